@@ -22,7 +22,7 @@ use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
 use metrifold_engine::topology::{Built, Leftover};
 use metrifold_http::Listeners;
 use metrifold_limits::Limit;
-use metrifold_model::ledger::Tally;
+use metrifold_model::ledger::{Reason, Tally};
 use metrifold_telemetry::{Meters, Metric, Telemetry, UPKEEP};
 
 use crate::api::Admin;
@@ -171,7 +171,7 @@ fn tell(left: &[Leftover]) -> Ended {
         let size = Size(bytes);
         if batches > 0 {
             error!(
-                %sink, batches, samples, uncounted_batches = uncounted, %size,
+                %sink, reason = Reason::Shutdown.as_str(), batches, samples, uncounted_batches = uncounted, %size,
                 advice = "give the sink a queue on disk, or raise --shutdown-limit",
                 "left undelivered"
             );

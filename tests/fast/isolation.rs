@@ -1139,3 +1139,43 @@ fn a_series_that_an_endpoint_fails_on_for_ever_is_isolated_and_the_lane_goes_on(
         assert_eq!(ledger["balances"], true, "{ledger}");
     }
 }
+
+#[test]
+fn what_a_search_leaves_out_is_lost_once_and_the_rest_is_delivered() {
+    let endpoint = Endpoint::new(|_| 500);
+    let folder = tempfile::tempdir().unwrap();
+    let keys = "queue = { type = \"disk\" }\n\
+        retry = { min_backoff = \"1ms\", max_backoff = \"10ms\", isolate_after = \"50ms\" }";
+    let text = format!("data_dir = {:?}\n", folder.path())
+        + &ingest("")
+        + &sink("z", &endpoint.url(), keys);
+    let child = Metrifold::start(&text);
+    let twice = [("__name__", "bad"), ("a", "1"), ("a", "2")];
+    let mut series: Vec<Series> = ["one", "two", "three"].map(|name| one(name, 1)).into();
+    series.push(Series::of(&twice).sample(1.0, 1));
+    expect(&Sender::new(child.ingest).write(&body(&series)), 204);
+    let discarded = || {
+        let labels = [("component_id", "z"), ("reason", "duplicate_label")];
+        child.metric("metrifold_component_discarded_samples_total", &labels)
+    };
+    until_so("a search has left it out", || discarded() > 0.0);
+    // Several searches follow, none of which has a request that the endpoint has accepted before.
+    endpoint.wait_requests(endpoint.count() + 60);
+    endpoint.now(|_| 204);
+    let accepted = endpoint.wait_accepted(3);
+    assert_eq!(
+        accepted,
+        ["one", "two", "three"].map(|name| (name.to_owned(), 1))
+    );
+    let mut ledger = serde_json::Value::Null;
+    until_so("it is booked", || {
+        ledger = child.get("/api/v1/ledger").json();
+        ledger["sinks"][0]["total"]["queued"]["batches"] == 0
+    });
+    let total = &ledger["sinks"][0]["total"];
+    assert_eq!(total["received"]["samples"], 4, "{ledger}");
+    assert_eq!(total["delivered"]["samples"], 3, "{ledger}");
+    assert_eq!(total["dropped"]["invalid"]["samples"], 1, "{ledger}");
+    assert_eq!(ledger["balances"], true, "{ledger}");
+    assert_eq!(discarded(), 1.0);
+}

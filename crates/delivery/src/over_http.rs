@@ -153,7 +153,10 @@ impl OverHttp {
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE && is_auto_v2 {
             return Answer::OtherVersion;
         }
-        let said = format!("endpoint answered {status}: {}", reply.excerpt);
+        let said = match reply.excerpt.as_str() {
+            "" => format!("endpoint answered {status}"),
+            excerpt => format!("endpoint answered {status}: {excerpt}"),
+        };
         if self.statuses.verdict(status) == Verdict::Retry {
             let reason = match hint(status) {
                 Some(hint) => format!("{said} ({hint})"),
@@ -205,7 +208,7 @@ impl OverHttp {
         let Some(counts) = counts else {
             return Answer::Stored;
         };
-        if written.samples + written.histograms < counts.all_samples() {
+        if written.samples.saturating_add(written.histograms) < counts.all_samples() {
             let reason = format!(
                 "endpoint wrote {} samples and {} histograms of {} and {}",
                 written.samples, written.histograms, counts.samples, counts.histograms
@@ -223,8 +226,8 @@ impl OverHttp {
 /// written but the batch had no samples: the refused part is then exemplars, and isolation would
 /// have to ask about every one.
 fn says_the_rest(written: Written, counts: Option<Counts>) -> bool {
-    let all = written.samples + written.histograms;
-    all + written.exemplars > 0 || counts.is_some_and(|counts| counts.all_samples() == 0)
+    let any = written.samples > 0 || written.histograms > 0 || written.exemplars > 0;
+    any || counts.is_some_and(|counts| counts.all_samples() == 0)
 }
 
 fn failed(failure: Failure, reason: String) -> Answer {

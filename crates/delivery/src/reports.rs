@@ -31,6 +31,8 @@ pub(super) struct Reports {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Lost(Reason),
+    /// Lost for an answer that says nothing about the content, as configured.
+    Unwanted(Reason),
     Exemplars,
     Retried,
     Recovered,
@@ -82,6 +84,11 @@ impl Reports {
         self.note(Topic::Lost(reason), Told::one(samples, text));
     }
 
+    /// Reports a batch that is lost because the configuration gives it up for such an answer.
+    pub(super) fn unwanted(&self, reason: Reason, samples: Option<u64>, text: &str) {
+        self.note(Topic::Unwanted(reason), Told::one(samples, text));
+    }
+
     /// Reports lost exemplars of a batch whose samples are stored.
     pub(super) fn lost_exemplars(&self, exemplars: u64, text: &str) {
         self.note(Topic::Exemplars, Told::one(Some(exemplars), text));
@@ -131,11 +138,15 @@ impl Reports {
         let Self { sink, .. } = self;
         let suppressed = told.times - 1;
         let (samples, uncounted, text) = (told.samples, told.uncounted, told.text.as_str());
-        match topic {
-            Topic::Lost(reason) => error!(
+        let lost = |reason: Reason, advice| {
+            error!(
                 %sink, reason = reason.as_str(), samples, uncounted_batches = uncounted,
-                suppressed, error = text, advice = advice(reason), "data is lost"
-            ),
+                suppressed, error = text, advice, "data is lost"
+            );
+        };
+        match topic {
+            Topic::Lost(reason) => lost(reason, advice(reason)),
+            Topic::Unwanted(reason) => lost(reason, UNWANTED),
             Topic::Exemplars => warn!(
                 %sink, exemplars = samples, suppressed, error = text,
                 "exemplars are lost: the endpoint has the samples"
@@ -169,6 +180,10 @@ fn shown(waiting: Tally) -> String {
     }
 }
 
+/// Advice for operators about batches that the configuration gives up.
+const UNWANTED: &str = "fix what the endpoint says, or change the status in retry.statuses to \"retry\" so that batches \
+    are kept; no dead letter is written, since the answer is not about the content";
+
 /// Advice for operators about a reason of loss.
 fn advice(reason: Reason) -> &'static str {
     match reason {
@@ -187,9 +202,6 @@ fn advice(reason: Reason) -> &'static str {
         Reason::Partial => {
             "the endpoint stored the rest: its own log names the series, often those out of order or \
              too old"
-        }
-        Reason::Unauthorized => {
-            "fix the sink's credentials, or remove 401 from retry.statuses so that batches are kept"
         }
         Reason::NotInV1 => {
             "remote write 1.0 has no place for histograms with custom buckets: use an endpoint that \

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tracing::error;
+
 use metrifold_model::Tenant;
 use metrifold_model::ledger::{Account, Ledger, Line, Reason, Tally};
 
@@ -70,6 +72,14 @@ impl Accounts {
             Fate::Dropped(_) if tally.is_zero() => {}
             Fate::Dropped(reason) => *account.dropped.entry(reason).or_default() += tally,
             Fate::Partly { dropped, reason } => {
+                // Not in the books, which must balance, and therefore in the log: somebody counted twice.
+                if dropped > tally.samples && tally.uncounted == 0 {
+                    error!(
+                        dropped,
+                        samples = tally.samples,
+                        "more was booked as lost than there was"
+                    );
+                }
                 let dropped = Tally {
                     samples: dropped.min(tally.samples),
                     ..Tally::default()

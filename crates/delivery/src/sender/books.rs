@@ -51,7 +51,10 @@ impl<T: Transport> Shared<T> {
         text: String,
     ) -> Outcome {
         let lost = delivery.batch.counts();
-        self.count_lost(delivery, reason, &text);
+        delivery.count_lost(reason, lost);
+        self.terms.metrics.error(reason.as_str(), &text);
+        let samples = lost.map(|lost| lost.all_samples());
+        self.reports.unwanted(reason, samples, &text);
         Outcome::Rejected {
             rejection: Rejection::invalid(text).with_fault(Fault::Upstream),
             lost,

@@ -82,7 +82,8 @@ impl<T: Transport> Shared<T> {
             self.stuck.postpone(tenant, lane);
             return Searched::Later(failed.trouble);
         }
-        let whole = delivery.parts();
+        // The batch as it stays if the search finds nothing.
+        let mut whole = delivery.parts();
         let mut parts = Parts {
             todo: whole.iter().cloned().collect(),
             ..Parts::default()
@@ -133,10 +134,13 @@ impl<T: Transport> Shared<T> {
                         }
                         Step::Alone => parts.alone.push_back((delivery.batch.clone(), failed)),
                         Step::Mended { lost, outcome } => {
-                            touched = true;
                             if self.note_mended(delivery, lost, outcome) {
                                 parts.todo.push_front(delivery.batch.clone());
                             }
+                            // The series that were left out are booked as lost, and must not come
+                            // back.
+                            parts.hold(delivery, None);
+                            whole = delivery.parts();
                         }
                         Step::Together(_) => {
                             // Too many series fail to be searched one by one, so no single series is
@@ -149,6 +153,10 @@ impl<T: Transport> Shared<T> {
                     }
                 }
             }
+        }
+        if parts.is_empty() {
+            self.stuck.over(tenant, lane);
+            return Searched::Over;
         }
         let Some(control) = control else {
             // A single series, or several that all fail: without a control there is nothing to compare

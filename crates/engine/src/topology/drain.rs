@@ -86,7 +86,7 @@ impl Retired {
                 warn!(%sink, batches, samples, "sink was removed and died with batches");
             }
             if queued.batches == 0 && dropped.is_empty() {
-                info!(%sink, "sink was removed and has drained");
+                info!(%sink, "sink was removed and has ended: nothing is left in memory");
                 continue;
             }
             if queued.batches > 0 {

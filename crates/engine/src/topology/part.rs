@@ -251,7 +251,7 @@ impl<P: Buildable> Part<P> {
             dropped.retain(|_, tally| !tally.is_zero());
             sink.edge.shut().await;
             if queued.batches == 0 {
-                info!(sink = %id, "sink has drained");
+                info!(sink = %id, "sink has ended: nothing is left in memory");
             }
             if queued.batches > 0 || !dropped.is_empty() {
                 left.push(Leftover {

@@ -292,15 +292,36 @@ impl FromStr for Endpoint {
             return Err("has no port from 1 to 65535".to_owned());
         }
         let query = uri.query().unwrap_or_default();
-        let values = query.split('&').map(|pair| {
+        let values = query.split('&').flat_map(|pair| {
             let value = pair.split_once('=').map_or(pair, |(_, value)| value);
-            Secret::new(value)
+            // Servers that echo it may have decoded it.
+            [value.to_owned(), percent_decoded(value)].map(Secret::new)
         });
         Ok(Self {
             query: values.collect(),
             uri,
         })
     }
+}
+
+/// A value of a query as servers read it.
+fn percent_decoded(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let escaped = || {
+            let digits = str::from_utf8(behind.get(..2)?).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        };
+        let (byte, length) = match first {
+            b'%' => escaped().map_or((b'%', 0), |byte| (byte, 2)),
+            b'+' => (b' ', 0),
+            other => (*other, 0),
+        };
+        bytes.push(byte);
+        rest = &behind[length..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl fmt::Display for Endpoint {
@@ -406,6 +427,11 @@ mod tests {
         }
         let error = "http://u:topsecret@x/".parse::<Endpoint>().unwrap_err();
         assert!(!error.contains("topsecret"));
+        let escaped: Endpoint = "http://x/a?token=top%2Fsec%2Bret+%zz%".parse().unwrap();
+        for told in ["got top%2Fsec%2Bret+%zz%", "got top/sec+ret %zz%."] {
+            assert!(crate::scrub(told).starts_with("got ***"), "{told}");
+        }
+        drop(escaped);
         let endpoint: Endpoint = "http://x/a?token=topsecret&b".parse().unwrap();
         assert_eq!(
             format!("{endpoint} {endpoint:?}"),

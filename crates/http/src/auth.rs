@@ -125,13 +125,10 @@ impl Authorization {
             let problem = problems.at(at, "Basic needs a user and a password");
             problem.help("write them under basic_auth");
         } else if self.scheme.is_empty() || !self.scheme.bytes().all(is_token) {
-            let what = format!(
-                "{:?} is not the name of an authorization scheme",
-                self.scheme
-            );
-            problems
-                .at(at, what)
-                .help("write one word, such as \"Bearer\"");
+            // Not quoted: it may be a whole header, with the credentials.
+            let problem = problems.at(at, "is not the name of an authorization scheme");
+            problem
+                .help("write one word, such as \"Bearer\", and what follows it under credentials");
         }
         let keys = ["credentials", "credentials_file"];
         self.secret().validate(prefix, keys, problems);

@@ -62,8 +62,17 @@ inventory::submit! { TableInfo::many::<BindingConfig>("Who has which roles.") }
 /// The most unknown names for which a similar one is searched among all.
 const MOST_SUGGESTIONS: usize = 20;
 
-/// Reports roles for tenants that there are not, and bindings of roles that there are not.
+/// Reports roles for tenants that there are not, bindings of roles that there are not, and what of
+/// `tenants_file` is not served as it stands there.
 pub(crate) fn check(tables: &[Read], environment: bool, found: &mut Vec<Diagnostic>) {
+    for read in tables.iter().filter(|_| environment) {
+        let access = read.table.config.any().downcast_ref::<AccessConfig>();
+        let warnings = access.map(AccessConfig::warnings).unwrap_or_default();
+        found.extend(warnings.into_iter().map(|warning| {
+            let message = format!("{}: {warning}", read.name);
+            Diagnostic::warning(message).at(read.place.clone())
+        }));
+    }
     let all = |name: &'static str| tables.iter().filter(move |read| is_named(read, name));
     if all(RoleConfig::NAME)
         .chain(all(BindingConfig::NAME))

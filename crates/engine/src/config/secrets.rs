@@ -41,8 +41,17 @@ fn is_secret(key: &str) -> bool {
     whole.contains(&key.as_str()) || ends.iter().any(|end| key.ends_with(end))
 }
 
+/// Whether a value may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    No,
+    Yes,
+    /// Without the parts that hold a URL's secrets.
+    Url,
+}
+
 /// Callback that receives a value and whether it may be shown.
-type Visit<'v> = dyn FnMut(&Spanned<DeValue<'_>>, bool) + 'v;
+type Visit<'v> = dyn FnMut(&Spanned<DeValue<'_>>, Shown) + 'v;
 
 /// Calls `visit` for every text, number and date of a file.
 fn file(table: &DeTable<'_>, visit: &mut Visit<'_>) {
@@ -124,7 +133,12 @@ fn any(value: &Spanned<DeValue<'_>>, shape: Option<Shape>, visit: &mut Visit<'_>
             let keys = each(entries);
             for (key, value) in table.iter() {
                 let keys = keys.iter().map(|key| (key.name, key.shape));
-                any(value, declared(key.get_ref(), keys), visit);
+                let shape = declared(key.get_ref(), keys);
+                any(
+                    value,
+                    shape.filter(|_| !is_header(key.get_ref(), value)),
+                    visit,
+                );
             }
         }
         DeValue::Array(array) => {
@@ -134,9 +148,32 @@ fn any(value: &Spanned<DeValue<'_>>, shape: Option<Shape>, visit: &mut Visit<'_>
             }
         }
         DeValue::Boolean(_) => {}
-        DeValue::String(_) => visit(value, shape.is_some_and(holds_text)),
-        DeValue::Integer(_) => visit(value, shape.is_some_and(holds_number)),
-        DeValue::Float(_) | DeValue::Datetime(_) => visit(value, false),
+        DeValue::String(_) => visit(value, shape.map_or(Shown::No, shown_text)),
+        DeValue::Integer(_) if shape.is_some_and(holds_number) => visit(value, Shown::Yes),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => visit(value, Shown::No),
+    }
+}
+
+/// Whether a value is a whole `Authorization` header, with its credentials, in place of a scheme.
+fn is_header(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
+    key == "type" && matches!(value.get_ref(), DeValue::String(text) if text.contains(' '))
+}
+
+/// Whether a text of this shape may be shown.
+fn shown_text(shape: Shape) -> Shown {
+    match (holds_url(shape), holds_text(shape)) {
+        (true, _) => Shown::Url,
+        (false, true) => Shown::Yes,
+        (false, false) => Shown::No,
+    }
+}
+
+fn holds_url(shape: Shape) -> bool {
+    match shape {
+        Shape::Url => true,
+        Shape::OneOrMany(inner) => holds_url(*inner),
+        Shape::Either(one, other) => holds_url(*one) || holds_url(*other),
+        _ => false,
     }
 }
 
@@ -188,10 +225,11 @@ pub(crate) fn mask(text: &str, table: &DeTable<'_>) -> String {
             strings.push(span.clone());
         }
         match shown {
-            true => hidden.extend(
-                url_secrets(literal).map(|part| span.start + part.start..span.start + part.end),
+            Shown::No => hidden.push(span),
+            Shown::Yes | Shown::Url => hidden.extend(
+                url_secrets(literal, shown == Shown::Url)
+                    .map(|part| span.start + part.start..span.start + part.end),
             ),
-            false => hidden.push(span),
         }
     });
     let mut masked = text.to_owned();
@@ -241,9 +279,9 @@ fn comments(text: &str, strings: &[Range<usize>]) -> Vec<Range<usize>> {
 }
 
 /// The ranges of a text that may be secret if the text is a URL, even a malformed one: the part
-/// before an `@`, and the query.
-fn url_secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
-    let is_url = text.contains("://");
+/// before an `@`, and the query. A text is taken for a URL if it `must` be one, or looks like one.
+fn url_secrets(text: &str, must: bool) -> impl Iterator<Item = Range<usize>> {
+    let is_url = must || text.contains("://");
     let start = text.find("://").map_or(0, |at| at + 3);
     let user = text.rfind('@').filter(|at| is_url && *at > start);
     let behind = user.unwrap_or(start);
@@ -332,7 +370,9 @@ fn assignment(line: &str) -> Option<usize> {
         return None;
     }
     let name = key.rsplit('.').next().unwrap_or_default().trim();
-    let whole = is_shown(name) && literal(value).is_some() && url_secrets(value).next().is_none();
+    let whole = is_shown(name)
+        && literal(value).is_some()
+        && url_secrets(value, value.contains('@')).next().is_none();
     Some(match whole {
         true => line.len() - value.len() + literal(value).unwrap_or_default(),
         false => line.len() - value.trim_start_matches(' ').len(),
@@ -419,10 +459,11 @@ impl Redactions {
             if let Some(pieces) = substituted.get(&value.span().start) {
                 values.extend(pieces.iter().cloned());
                 values.push(text);
-            } else if shown {
-                values.extend(url_secrets(&text).map(|part| text[part].to_owned()));
-            } else {
+            } else if shown == Shown::No {
                 values.push(text);
+            } else {
+                let secrets = url_secrets(&text, shown == Shown::Url);
+                values.extend(secrets.map(|part| text[part].to_owned()));
             }
         });
         values.retain(|value| !value.is_empty());

@@ -120,7 +120,7 @@ fn named_by(certificate: &ClientCertificate) -> Identity {
 impl Expected {
     fn new(scheme: &str, credentials: Secret, user: Option<Arc<str>>) -> Result<Self, String> {
         let challenge = HeaderValue::from_str(&format!("{scheme} realm=\"metrifold\""))
-            .map_err(|_| format!("{scheme:?} is not the name of an authorization scheme"))?;
+            .map_err(|_| "is not the name of an authorization scheme".to_owned())?;
         Ok(Self {
             scheme: scheme.to_owned(),
             credentials,

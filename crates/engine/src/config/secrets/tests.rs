@@ -40,11 +40,29 @@ fn what_no_key_declares_is_masked_in_place() {
 }
 
 #[test]
+fn of_a_url_without_its_scheme_the_credentials_are_masked_as_well() {
+    for (url, shown) in [
+        ("joe:hunter2@host:1", "***********@host:1"),
+        ("hunter2@host/x", "*******@host/x"),
+        ("http//joe:hunter2@host/x", "*****************@host/x"),
+        ("host/x?key=hunter2", "host/x?***********"),
+        ("host/x", "host/x"),
+    ] {
+        let found = masked(&format!("[tenants.a.opa]\nurl = \"{url}\"\n"));
+        assert!(!found.contains("hunter2"), "{found}");
+        assert_eq!(found, format!("[tenants.a.opa]\nurl = \"{shown}\"\n"));
+    }
+    let header = masked("[api]\nauthorization = { type = \"Bearer hunter2\" }\n");
+    assert!(!header.contains("hunter2"), "{header}");
+}
+
+#[test]
 fn of_text_that_does_not_parse_only_what_holds_no_secret_in_any_table_is_shown() {
     for (line, shown) in [
         ("address = \":1\" # pw", "address = \":1\"*****"),
         ("address = \":1", "address = \"**"),
         ("address = \"http://u:p@x\"", "address = \"************\""),
+        ("address = \"u:p@x\"", "address = \"*****\""),
         ("password = \"hunter2", "password = \"*******"),
         ("password hunter2", "****************"),
         ("auth = { token = x, b = 2 }", "auth = ********************"),

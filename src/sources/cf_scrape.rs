@@ -11,6 +11,7 @@ mod expose;
 mod extra_labels;
 mod face;
 mod instances;
+mod routers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +45,7 @@ keys! {
         authenticators: BTreeMap<String, AuthenticatorKeys> = unset({ xsuaa = { basic_auth = { username = "u", password = "${PASSWORD}" } } }),
         /// Relabel rules for the series of the instances that a selector finds, by the selector's `name`. They are applied before `metric_relabel`.
         selector_metric_relabel: BTreeMap<String, Vec<RuleConfig>> = unset({ spring = [{ source_labels = ["__name__"], regex = "jvm_.*", action = "keep" }] }),
-        /// Header that selects the instance behind the router: `app` (`X-CF-APP-INSTANCE`), `process` (`X-CF-PROCESS-INSTANCE`, supported by routers since March 2025) or `auto`. `auto` uses `process` if an application has several processes of a type or the process is not of the type `web`, and `app` otherwise.
+        /// Header that selects the instance behind the router: `app` (`X-CF-APP-INSTANCE`), `process` (`X-CF-PROCESS-INSTANCE`, supported by routers since March 2025) or `auto`. `auto` uses `process` if an application has several processes of a type or the process is not of the type `web`, and the router is found to support it, and `app` otherwise.
         instance_header: InstanceHeader = default("auto"),
         /// Additional labels for all series: `process_type` (`cf_process_type`), `revision` (`cf_revision_id`) and `app_labels` (each label of the application as `app_label_NAME`).
         extra_labels: Vec<ExtraLabel> = unset(["process_type"]),
@@ -159,6 +160,7 @@ impl BuildSource<Metrics> for CfScrapeConfig {
             by: self.instance_header,
             rules: self.selector_rules()?,
             providers: targets.clone().into(),
+            routers: Arc::default(),
         });
         let expose = self.expose.as_ref().map(|keys| -> Result<_, BuildError> {
             let telemetry = cx.telemetry.clone();

@@ -141,6 +141,42 @@ fn during_a_deployment_each_process_is_scraped_by_its_own_header() {
 }
 
 #[test]
+fn a_router_that_does_not_know_processes_is_asked_by_the_application() {
+    let foundation = foundation();
+    foundation.state().manner.process_header = false;
+    let app = foundation.state().apps[0].guid.clone();
+    let sink = Endpoint::speaking(Manner::Honest);
+    let child = Metrifold::start(&config(&foundation, &sink, "", ""));
+    until_so("both are scraped", || live(&sink) == pairs(&[0, 1]));
+    let new = foundation.state().deploy(&app, "web", 2);
+    let scrapes = |process: &str| {
+        let seen = sink.seen();
+        let series = seen.iter().flat_map(|seen| seen.series());
+        let info = series.filter(|series| series.name() == "instance_info");
+        info.filter(|series| series.get("cf_process_id") == Some(process))
+            .count()
+    };
+    until_so("the new ones are scraped often", || scrapes(&new) >= 20);
+    // Any instance would answer a header that the router does not know.
+    for seen in sink.seen() {
+        for series in seen
+            .series()
+            .iter()
+            .filter(|it| it.name() == "instance_info")
+        {
+            assert_eq!(
+                series.get("cf_instance_number"),
+                series.get("index"),
+                "{series:?}"
+            );
+        }
+    }
+    let log = child.log();
+    let told = log.matches("does not know X-CF-PROCESS-INSTANCE").count();
+    assert!((1..=4).contains(&told), "{log}");
+}
+
+#[test]
 fn credentials_are_those_that_a_selector_names_and_nothing_is_asked_for_without_them() {
     let foundation = foundation();
     let sink = Endpoint::speaking(Manner::Honest);

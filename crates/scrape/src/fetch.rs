@@ -87,20 +87,35 @@ impl Fetcher {
             authorization.map_err(|error| ScrapeError::new(Cause::Credentials, error))?;
         let client = target.own.client.as_ref().unwrap_or(&self.client);
         let mut uri = target.uri.clone();
-        for _ in 0..=MAX_REDIRECTS {
+        let every_header = || {
             let mut headers = headers(settings, ask.timeout);
-            for (name, value) in &ask.headers {
-                headers.insert(name, value.clone());
+            headers.extend(ask.headers.clone());
+            headers
+        };
+        let own_headers = |found: Option<(HeaderName, HeaderValue)>| {
+            let mut headers = every_header();
+            headers.extend(target.own.headers.iter().cloned());
+            headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+            headers.extend(found);
+            headers
+        };
+        if let Some(finder) = &own.find_header
+            && let Some(question) = finder.question()
+        {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let headers = own_headers(Some(question));
+            let answer = client.request(Method::GET, &uri, headers, Bytes::new(), left);
+            // Without an answer, it is asked again at the next scrape.
+            if let Ok(answer) = answer.await {
+                finder.answered(&answer.into_parts().0);
             }
+        }
+        for _ in 0..=MAX_REDIRECTS {
             // The target's own headers and credentials go only to its own server.
-            if same_server(&uri, &target.uri) {
-                for (name, value) in &target.own.headers {
-                    headers.insert(name, value.clone());
-                }
-                if let Some(value) = &authorization {
-                    headers.insert(AUTHORIZATION, value.clone());
-                }
-            }
+            let headers = match same_server(&uri, &target.uri) {
+                true => own_headers(own.find_header.as_ref().map(|finder| finder.find())),
+                false => every_header(),
+            };
             let left = deadline.saturating_duration_since(Instant::now());
             let answer = client
                 .request(Method::GET, &uri, headers, Bytes::new(), left)

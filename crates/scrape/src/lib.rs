@@ -47,7 +47,7 @@ pub use keys::ScrapeKeys;
 pub use merged::Merged;
 pub use metrifold_exposition::Format;
 pub use on_request::{Candidate, NoPage, OnRequest, RequestedPage, Why};
-pub use particulars::{FindCredentials, Gauges, Own, Particulars, Plain};
+pub use particulars::{FindCredentials, FindHeader, Gauges, Own, Particulars, Plain};
 pub use pool::{IDLE_PER_SERVER, Inlet, Pool};
 pub use pools::{Dropped, Pools, TargetStatus};
 pub use settings::Settings;

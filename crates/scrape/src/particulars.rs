@@ -26,6 +26,8 @@ pub struct Own {
     /// Headers in addition to those of every scrape, or replacing them, sent only to the target's own
     /// server. A map would take ten times the memory.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Finds further headers at every scrape, for which the server may have to be asked first.
+    pub find_header: Option<Arc<dyn FindHeader>>,
     /// Credentials that replace the pool's.
     pub credentials: Option<Credentials>,
     /// Finds credentials that replace these and the pool's at every scrape.
@@ -46,6 +48,18 @@ pub trait FindCredentials: Send + Sync + Debug {
     ///
     /// Fails while there are none. The scrape then fails, and no request is sent.
     fn find(&self) -> Result<Credentials, String>;
+}
+
+/// Finds a header of a target that depends on what its server supports.
+pub trait FindHeader: Send + Sync + Debug {
+    /// The header to ask the server with, if it is not known what it supports.
+    fn question(&self) -> Option<(HeaderName, HeaderValue)>;
+
+    /// Takes the server's answer to the question.
+    fn answered(&self, answer: &http::response::Parts);
+
+    /// The header to scrape with.
+    fn find(&self) -> (HeaderName, HeaderValue);
 }
 
 /// Values about a target from another origin than its page, such as its memory usage.

@@ -11,12 +11,13 @@ use metrifold_cloud_foundry::{Facts, GAUGES, Usages};
 use metrifold_discovery::{Labels, Target, Targets};
 use metrifold_expr::relabel::Program;
 use metrifold_http::Credentials;
-use metrifold_scrape::{FindCredentials, Gauges, Own, Particulars};
+use metrifold_scrape::{FindCredentials, FindHeader, Gauges, Own, Particulars};
 
 use super::authenticators::Authenticators;
+use super::routers::{Routers, WhereKnown};
 
-const APP_INSTANCE: HeaderName = HeaderName::from_static("x-cf-app-instance");
-const PROCESS_INSTANCE: HeaderName = HeaderName::from_static("x-cf-process-instance");
+pub(super) const APP_INSTANCE: HeaderName = HeaderName::from_static("x-cf-app-instance");
+pub(super) const PROCESS_INSTANCE: HeaderName = HeaderName::from_static("x-cf-process-instance");
 
 words! {
     /// Header that selects the instance behind the router.
@@ -39,6 +40,8 @@ pub(super) struct Instances {
     pub(super) rules: BTreeMap<String, Arc<Program>>,
     /// The providers, which may share the usage of instances.
     pub(super) providers: Arc<[Targets]>,
+    /// What the routers in front of the instances support.
+    pub(super) routers: Arc<Routers>,
 }
 
 /// Gauges of an instance's usage, where its provider measures it.
@@ -100,8 +103,22 @@ impl Particulars for Instances {
         let authenticator = authenticator.map(|name| self.authenticators.get(name));
         let authenticator = authenticator.transpose()?;
         let selector = discovered.get("__meta_cf_selector").unwrap_or_default();
+        let header = instance_header(discovered, self.by)?;
+        let (headers, find_header) = match header {
+            // Only routers since March 2025 know it, and others would pick any instance.
+            Some((name, process))
+                if name == PROCESS_INSTANCE && self.by == InstanceHeader::Auto =>
+            {
+                let app = instance_header(discovered, InstanceHeader::App)?;
+                let app = app.map_or_else(|| process.clone(), |(_, value)| value);
+                let finder = WhereKnown::new(self.routers.clone(), discovered, process, app);
+                (Vec::new(), Some(Arc::new(finder) as Arc<dyn FindHeader>))
+            }
+            header => (header.into_iter().collect(), None),
+        };
         Ok(Own {
-            headers: instance_header(discovered, self.by)?.into_iter().collect(),
+            headers,
+            find_header,
             credentials: authenticator.map(|it| it.credentials.clone()),
             find_credentials: self.bound(discovered),
             client: authenticator.and_then(|it| it.client.clone()),
@@ -198,6 +215,7 @@ mod tests {
             by: InstanceHeader::Auto,
             rules: BTreeMap::new(),
             providers: Arc::new([]),
+            routers: Arc::default(),
         };
         let own = instances.of(&Arc::new(target(&[]))).unwrap();
         assert!(own.credentials.is_none());

@@ -1,0 +1,146 @@
+//! Whether routers know the header that names an instance by its process.
+//!
+//! Gorouter knows `X-CF-PROCESS-INSTANCE` since March 2025 (its pull request 467); an older one ignores
+//! it and picks any instance. Asked for an instance that nobody has, the former answers that there is
+//! no such route, and the latter with the page of an instance.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue};
+use tracing::info;
+
+use metrifold_base::locked;
+use metrifold_discovery::Labels;
+use metrifold_scrape::FindHeader;
+
+use super::instances::{APP_INSTANCE, PROCESS_INSTANCE};
+
+/// Instance of a process that no foundation has.
+const NOBODY: HeaderValue = HeaderValue::from_static("00000000-0000-4000-8000-000000000000:0");
+
+/// Time after which a router is asked again: it may have been upgraded.
+const ASK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// What routers answered, by the address that they were asked at. There are as many as there are
+/// routes to applications that several processes serve.
+#[derive(Debug, Default)]
+pub(super) struct Routers(Mutex<HashMap<Arc<str>, Known>>);
+
+/// A router's answer.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Whether the router knows the header.
+    by_process: bool,
+    at: Instant,
+}
+
+/// The header of an instance: by its process where the router knows that, by the application otherwise.
+#[derive(Debug)]
+pub(super) struct WhereKnown {
+    routers: Arc<Routers>,
+    address: Arc<str>,
+    process: HeaderValue,
+    app: HeaderValue,
+}
+
+impl WhereKnown {
+    pub(super) fn new(
+        routers: Arc<Routers>,
+        target: &Labels,
+        process: HeaderValue,
+        app: HeaderValue,
+    ) -> Self {
+        Self {
+            routers,
+            address: target.get("__address__").unwrap_or_default().into(),
+            process,
+            app,
+        }
+    }
+
+    fn known(&self) -> Option<Known> {
+        locked(&self.routers.0).get(&self.address).copied()
+    }
+
+    fn note(&self, by_process: bool) {
+        let at = Instant::now();
+        locked(&self.routers.0).insert(self.address.clone(), Known { by_process, at });
+    }
+}
+
+impl FindHeader for WhereKnown {
+    fn question(&self) -> Option<(HeaderName, HeaderValue)> {
+        let known = self.known();
+        let due = known.is_none_or(|known| known.at.elapsed() >= ASK_AGAIN);
+        due.then(|| (PROCESS_INSTANCE, NOBODY))
+    }
+
+    fn answered(&self, answer: &http::response::Parts) {
+        let error = answer.headers.get("x-cf-routererror");
+        let by_process = match error.map(HeaderValue::as_bytes) {
+            Some(b"unknown_route") => true,
+            // Of another trouble, such as a router without instances, nothing follows.
+            Some(_) => return,
+            None if answer.status.is_server_error() => return,
+            None => false,
+        };
+        let changed = self
+            .known()
+            .is_none_or(|known| known.by_process != by_process);
+        if changed && !by_process {
+            let address = &*self.address;
+            info!(
+                address,
+                "the router does not know X-CF-PROCESS-INSTANCE: instances are named by their application, which is \
+                 ambiguous while it has several processes of a type"
+            );
+        }
+        self.note(by_process);
+    }
+
+    fn find(&self) -> (HeaderName, HeaderValue) {
+        match self.known().is_none_or(|known| known.by_process) {
+            true => (PROCESS_INSTANCE, self.process.clone()),
+            false => (APP_INSTANCE, self.app.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, error: Option<&str>) -> http::response::Parts {
+        let mut answer = http::Response::builder().status(status);
+        if let Some(error) = error {
+            answer = answer.header("X-Cf-RouterError", error);
+        }
+        answer.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn the_header_is_what_the_router_knows() {
+        let target: Labels = [("__address__", "a:80")].into_iter().collect();
+        let value = HeaderValue::from_static;
+        for (status, error, expected) in [
+            (400, Some("unknown_route"), Some("p:1")),
+            (404, Some("unknown_route"), Some("p:1")),
+            (200, None, Some("a:1")),
+            (401, None, Some("a:1")),
+            (503, Some("no_endpoints"), None),
+            (502, None, None),
+        ] {
+            let routers = Arc::<Routers>::default();
+            let finder = || WhereKnown::new(routers.clone(), &target, value("p:1"), value("a:1"));
+            let first = finder();
+            assert_eq!(first.question(), Some((PROCESS_INSTANCE, NOBODY)));
+            first.answered(&answer(status, error));
+            // Others at the same address know it as well.
+            let other = finder();
+            assert_eq!(other.question().is_none(), expected.is_some(), "{status}");
+            assert_eq!(other.find().1, expected.unwrap_or("p:1"), "{status}");
+        }
+    }
+}

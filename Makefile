@@ -19,13 +19,16 @@ build:
 	$(CARGO) build --locked --release
 
 # All targets are compiled first, then the benchmarks run once without measuring, the examples of
-# the documentation, and last the unit and integration tests. `cargo test --test fast` needs neither
-# the peers nor minutes.
+# the documentation, the unit and integration tests, and last those beside a real issuer of tokens.
+# `cargo test --test fast` needs neither the peers nor minutes.
 test: peers
 	$(CARGO) test --locked --workspace --all-targets --no-run
 	$(CARGO) test --locked --bench codec --bench pipeline
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
+	@if METRIFOLD_PEERS="$$(./tests/peers/build issuer)"; then export METRIFOLD_PEERS; \
+		$(CARGO) test --locked --test live -- --ignored issuer_real::; \
+	else echo "SKIPPED: the tests beside npm's oidc-provider, which could not be installed"; fi
 
 # The tests beside Prometheus 3, Thanos, a real S3 server and others, which `test` shows as ignored.
 # Needs Go, Maven, npm, Python and minutes to build them, once: tests/peers/build says where they are kept.

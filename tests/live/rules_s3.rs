@@ -96,6 +96,10 @@ fn of_writers_that_race_in_two_processes_at_a_real_s3_server_none_loses_what_ano
     const GROUPS: usize = 10;
     let place = tempfile::tempdir().unwrap();
     let s3 = Versity::start();
+    assert!(
+        s3.is_consistent(),
+        "files in the folder for temporary files must have attributes"
+    );
     let programs = [api(&s3, &place, "a"), api(&s3, &place, "b")];
     assert_eq!(send(&programs[0], "PUT", PATH, "groups: []").status, 200);
     thread::scope(|scope| {

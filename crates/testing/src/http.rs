@@ -1,5 +1,7 @@
 //! HTTP over blocking sockets, without a library that would repair anything.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -205,6 +207,11 @@ pub fn get(url: &str) -> Answer {
     let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let answer = fetch(address.parse().unwrap(), path);
     answer.unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+/// Base64 of a text, as in credentials of basic authentication.
+pub fn base64(text: &str) -> String {
+    STANDARD.encode(text)
 }
 
 /// Percent-encodes a query parameter.

@@ -37,6 +37,8 @@ struct State {
     codes: HashMap<String, Attempt>,
     refresh: HashMap<String, String>,
     refreshed: usize,
+    /// Number of requests for tokens that were refused with an echo; none if requests are answered.
+    echoes: Option<usize>,
 }
 
 /// Parameters of an authorization request, kept with the code.
@@ -60,6 +62,7 @@ impl OpenIdIssuer {
             codes: HashMap::new(),
             refresh: HashMap::new(),
             refreshed: 0,
+            echoes: None,
         }));
         let shared = state.clone();
         let endpoint = Endpoint::new(move |seen| {
@@ -94,6 +97,17 @@ impl OpenIdIssuer {
     /// Revokes all refresh tokens.
     pub fn withdraws(&self) {
         self.state.lock().unwrap().refresh.clear();
+    }
+
+    /// Refuses all requests for tokens from now on, and repeats a part of them in the error: in turn, the
+    /// credentials, the same decoded, the body, and the body from its end.
+    pub fn echoes(&self) {
+        self.state.lock().unwrap().echoes = Some(0);
+    }
+
+    /// Number of codes and refresh tokens that were issued.
+    pub fn issued(&self) -> u64 {
+        self.state.lock().unwrap().counter
     }
 
     /// Number of refresh tokens that were exchanged for new tokens.
@@ -159,7 +173,21 @@ impl State {
         if pair != Some((CLIENT.into(), SECRET.into())) {
             return error(401, "invalid_client");
         }
-        let asked = form(std::str::from_utf8(&seen.body).unwrap());
+        let body = std::str::from_utf8(&seen.body).unwrap();
+        if let Some(echoes) = &mut self.echoes {
+            *echoes += 1;
+            let mut pairs: Vec<&str> = body.split('&').collect();
+            pairs.reverse();
+            let decoded = STANDARD.decode(basic.trim_start_matches("Basic ")).unwrap();
+            let echo = match *echoes % 4 {
+                1 => basic.to_owned(),
+                2 => String::from_utf8(decoded).unwrap(),
+                3 => body.to_owned(),
+                _ => pairs.join("&"),
+            };
+            return error(400, &echo);
+        }
+        let asked = form(body);
         let nonce = match asked.get("grant_type").map(String::as_str) {
             Some("authorization_code") => {
                 // A code is valid once.
@@ -212,7 +240,7 @@ impl State {
 
     fn fresh(&mut self, kind: &str) -> String {
         self.counter += 1;
-        format!("{kind}-{}", self.counter)
+        format!("{kind}-{}x", self.counter)
     }
 }
 

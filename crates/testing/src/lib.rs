@@ -39,7 +39,7 @@ pub use browser::Browser;
 pub use cloud_foundry::CloudFoundry;
 pub use command::{alone, cli, run};
 pub use endpoint::{Does, Endpoint, Manner, Reply, Seen, hanging};
-pub use http::{Answer, encode, fetch, get, request};
+pub use http::{Answer, base64, encode, fetch, get, request};
 pub use kubernetes::Kubernetes;
 pub use load::{Load, Sent};
 pub use metrifold::Metrifold;

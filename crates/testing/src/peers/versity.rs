@@ -1,9 +1,15 @@
 //! A real S3 server: Versity's gateway over a folder, which decides conditional writes under a lock.
+//!
+//! It reads an object's ETag and then its content, both by their path. Where the ETag is an attribute of
+//! the file, content may so be newer than its ETag, never older: a conditional write then fails, and
+//! nothing is lost. Where it is a file of its own, which is written before the content, old content may
+//! come with a new ETag, which no real store does.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 use super::built;
@@ -41,23 +47,32 @@ impl Versity {
 
     #[track_caller]
     fn launch(address: SocketAddr, folder: &Path) -> Process {
-        let mut process = Process::spawn(
-            Command::new(built("versitygw"))
-                .arg(format!("--port={address}"))
-                .arg(format!("--access={}", Self::ACCESS_KEY))
-                .arg(format!("--secret={}", Self::SECRET_KEY))
-                .args(["--health=/health", "--quiet"])
-                // Not every file system has attributes.
-                .args([
-                    "posix",
-                    &format!("--sidecar={}", folder.join("metadata").display()),
-                ])
-                .arg(folder.join("data"))
-                .current_dir(folder)
-                .stdout(Stdio::null()),
-        );
+        let mut command = Command::new(built("versitygw"));
+        command
+            .arg(format!("--port={address}"))
+            .arg(format!("--access={}", Self::ACCESS_KEY))
+            .arg(format!("--secret={}", Self::SECRET_KEY))
+            .args(["--health=/health", "--quiet", "posix"]);
+        if !Self::reads_as_a_store_does(folder) {
+            command.arg(format!("--sidecar={}", folder.join("metadata").display()));
+        }
+        command
+            .arg(folder.join("data"))
+            .current_dir(folder)
+            .stdout(Stdio::null());
+        let mut process = Process::spawn(&mut command);
         process.until_ready(address, "/health");
         process
+    }
+
+    /// Whether the folder's file system has attributes of files.
+    fn reads_as_a_store_does(folder: &Path) -> bool {
+        setxattr(folder, "user.test", b"1", XattrFlags::empty()).is_ok()
+    }
+
+    /// Whether it never gives out old content with a new ETag.
+    pub fn is_consistent(&self) -> bool {
+        Self::reads_as_a_store_does(self.folder.path())
     }
 
     pub fn url(&self) -> String {

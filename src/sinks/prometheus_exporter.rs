@@ -1,7 +1,7 @@
 //! Shows the latest value of every series on a page that Prometheus can scrape.
 //!
 //! Delivery: a batch is delivered once its values are on the page. A series leaves the page with
-//! its stale marker, or when it has not been written for `expiry`. Limits: `max_series`; further
+//! its stale marker, or when it has not been written for `expiry`. Limits: `max_series`, `max_bytes`; further
 //! series are dropped and counted. Native histograms and series without a name, which the text
 //! format cannot show, are dropped and counted as well. Names are escaped as the scraper asks; if
 //! several series have the same name after that, the first is shown and the others are counted as
@@ -17,7 +17,9 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use metrifold_base::keys::Keys;
-use metrifold_base::{Address, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
+use metrifold_base::{
+    Address, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys,
+};
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, MetricsSink, Resource, SinkConfig, SinkPort,
 };
@@ -29,7 +31,7 @@ use metrifold_model::{Kind, Outcome};
 use metrifold_telemetry::ComponentMetrics;
 
 use negotiation::Format;
-use page::Page;
+use page::{Bounds, Page};
 
 keys! {
     /// Configuration of the `prometheus_exporter` sink.
@@ -43,6 +45,8 @@ keys! {
         expiry: Period = default("5m"),
         /// Maximum number of series on the page. Further ones are dropped and counted as `too_many_series`.
         max_series: usize = default(100000),
+        /// Maximum size of the names and labels of all series on the page. Further series are dropped and counted as `too_many_series`.
+        max_bytes: Size = default("64MiB"),
         /// Expose samples with their timestamps.
         timestamps: bool = default(false),
     }
@@ -75,6 +79,9 @@ impl SinkConfig for PrometheusExporterConfig {
         if self.max_series == 0 {
             problems.at("max_series", "must be at least 1");
         }
+        if self.max_bytes.0 == 0 {
+            problems.at("max_bytes", "must be at least 1B");
+        }
     }
 }
 
@@ -87,7 +94,11 @@ impl MetricsSink for PrometheusExporterConfig {
 impl BuildSink<Metrics> for PrometheusExporterConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
-        let page = Page::new(self.expiry.0, self.max_series, self.timestamps);
+        let bounds = Bounds {
+            series: self.max_series,
+            bytes: self.max_bytes.bytes(),
+        };
+        let page = Page::new(self.expiry.0, bounds, self.timestamps);
         let shared = Shared {
             page: Mutex::new(page),
             metrics: cx.metrics.clone(),

@@ -24,6 +24,8 @@ pub enum WireError {
     FirstSymbol,
     /// Well-formed, but with more parts of one kind than are allowed.
     TooMany(Parts),
+    /// Well-formed, but with more bytes than are allowed once every reference is replaced by its text.
+    Expands,
 }
 
 /// Kinds of parts whose number in a request is bounded.
@@ -58,6 +60,10 @@ impl fmt::Display for WireError {
             Self::Utf8 => write!(f, "string is not valid UTF-8"),
             Self::FirstSymbol => write!(f, "first symbol is not the empty string"),
             Self::TooMany(parts) => write!(f, "too many {parts}"),
+            Self::Expands => write!(
+                f,
+                "labels and exemplars take too many bytes when written out"
+            ),
         }
     }
 }

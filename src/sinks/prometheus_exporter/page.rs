@@ -13,9 +13,19 @@ use metrifold_codec::{Arena, Name, SeriesRef};
 pub(super) struct Page {
     series: BTreeMap<Key, Entry>,
     expiry: Duration,
-    max_series: usize,
+    bounds: Bounds,
+    /// Bytes of all keys.
+    bytes: usize,
     timestamps: bool,
     name: Name,
+}
+
+/// What a page holds at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) series: usize,
+    /// Bytes of the names and labels of all series.
+    pub(super) bytes: usize,
 }
 
 /// Identity of a series: the metric name, then name and value of every other label, sorted by name,
@@ -43,11 +53,12 @@ pub(super) struct LeftOut {
 }
 
 impl Page {
-    pub(super) fn new(expiry: Duration, max_series: usize, timestamps: bool) -> Self {
+    pub(super) fn new(expiry: Duration, bounds: Bounds, timestamps: bool) -> Self {
         Self {
             series: BTreeMap::new(),
             expiry,
-            max_series,
+            bounds,
+            bytes: 0,
             timestamps,
             name: Name::new("__name__"),
         }
@@ -66,10 +77,14 @@ impl Page {
                 continue;
             };
             if value.to_bits() == STALE {
-                self.series.remove(&key);
+                if self.series.remove(&key).is_some() {
+                    self.bytes -= key.len();
+                }
                 continue;
             }
-            if self.series.len() >= self.max_series && !self.series.contains_key(&key) {
+            let full = self.series.len() >= self.bounds.series
+                || self.bytes + key.len() > self.bounds.bytes;
+            if full && !self.series.contains_key(&key) {
                 left_out.too_many += u64::from(counts.samples);
                 continue;
             }
@@ -82,6 +97,7 @@ impl Page {
                 Some(entry) if timestamp < entry.timestamp => {}
                 Some(entry) => *entry = new,
                 None => {
+                    self.bytes += key.len();
                     self.series.insert(key, new);
                 }
             }
@@ -97,9 +113,14 @@ impl Page {
     }
 
     pub(super) fn sweep(&mut self, now: Instant) {
-        let expiry = self.expiry;
-        self.series
-            .retain(|_, entry| now.duration_since(entry.written) < expiry);
+        let (expiry, bytes) = (self.expiry, &mut self.bytes);
+        self.series.retain(|key, entry| {
+            let stays = now.duration_since(entry.written) < expiry;
+            if !stays {
+                *bytes -= key.len();
+            }
+            stays
+        });
     }
 
     /// Renders the page; also returns the number of series left out because, once escaped, they

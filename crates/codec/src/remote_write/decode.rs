@@ -30,7 +30,8 @@ pub(super) const SYMBOLS_PER_SERIES: usize = 16;
 /// Bounds on what is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of the decompressed body.
+    /// Most bytes of the decompressed body, and of its labels and exemplars once every reference to a
+    /// symbol is replaced by its text.
     pub decoded_bytes: usize,
     /// Most series of a body, and most metadata entries. The limit on 2.0 symbols is
     /// `SYMBOLS_PER_SERIES` times as high.
@@ -99,6 +100,14 @@ pub enum DecodeError {
         /// The limit that was exceeded.
         limit: usize,
     },
+    /// Its labels and exemplars take more bytes than allowed once they are written out.
+    #[error(
+        "request's labels and exemplars take more than {limit} bytes when written out (max_decoded_bytes): send fewer at once"
+    )]
+    Expands {
+        /// The limit that was exceeded.
+        limit: usize,
+    },
     /// Edits made it larger than can be handled.
     #[error("batch grew too large by the edits of transforms")]
     GrewTooLarge,
@@ -115,6 +124,9 @@ impl DecodeError {
                 parts,
                 limit: limits.most(parts),
             },
+            WireError::Expands => Self::Expands {
+                limit: limits.decoded_bytes,
+            },
             error => Self::Wire { version, error },
         }
     }
@@ -125,6 +137,7 @@ impl From<DecodeError> for Rejection {
         let kind = match error {
             DecodeError::GrewTooLarge
             | DecodeError::TooMany { .. }
+            | DecodeError::Expands { .. }
             | DecodeError::Snappy(SnappyError::TooLarge { .. }) => RejectionKind::TooLarge,
             _ => RejectionKind::Invalid,
         };
@@ -157,6 +170,8 @@ pub(super) struct Decoder<'a> {
     limits: &'a Limits,
     arena: Arena,
     invalid: Invalid,
+    /// Bytes of the labels of 2.0 and of the exemplars so far, written out.
+    written: usize,
     /// Labels of a 1.0 series before they enter the arena.
     found: v1::Found,
     /// Label references of a 2.0 series before they enter the arena.
@@ -172,10 +187,15 @@ struct Labels {
     edited: bool,
     /// Bytes of the kept labels, encoded as 1.0 fields.
     bytes: usize,
+    /// Bytes of the text that the labels of 2.0 exemplars refer to.
+    exemplars: usize,
     broken: Option<Reason>,
     /// The first invalid 2.0 reference, if any.
     wrong_ref: Option<v2::WrongRef>,
 }
+
+/// Bytes that an exemplar takes beside its text, at least, when it is held in a form of its own.
+const EXEMPLAR_BYTES: usize = 64;
 
 const NAME: u64 = u64::from_be_bytes(*b"__name__");
 
@@ -193,6 +213,7 @@ impl<'a> Decoder<'a> {
             limits,
             arena: Arena::new(version, raw.clone()),
             invalid: Invalid::default(),
+            written: 0,
             found: v1::Found::default(),
             refs: v2::Refs::default(),
         }
@@ -203,6 +224,21 @@ impl<'a> Decoder<'a> {
         (self.arena, self.invalid)
     }
 
+    /// Adds what a series takes when it is written out: a few bytes may refer to many.
+    #[inline(always)]
+    fn write_out(&mut self, text: usize, exemplars: u32) {
+        self.written += text + exemplars as usize * EXEMPLAR_BYTES;
+    }
+
+    /// Fails once the series so far take more than is allowed when they are written out.
+    #[inline(always)]
+    fn check_written(&self) -> Result<(), WireError> {
+        match self.written > self.limits.decoded_bytes {
+            true => Err(WireError::Expands),
+            false => Ok(()),
+        }
+    }
+
     fn labels(&self) -> Labels {
         Labels {
             first: self.arena.labels.len(),
@@ -211,6 +247,7 @@ impl<'a> Decoder<'a> {
             named: false,
             edited: false,
             bytes: 0,
+            exemplars: 0,
             broken: None,
             wrong_ref: None,
         }

@@ -1,5 +1,6 @@
 //! Tests the codec against prost: everything that prost encodes must survive, in either version.
 
+mod expansion;
 mod neighbours;
 
 use proptest::collection::{btree_map, vec};

@@ -5,7 +5,7 @@ use super::*;
 const EXPIRY: Duration = Duration::from_secs(60);
 
 fn page(max_series: usize, series: &[Labels]) -> (Page, LeftOut) {
-    let mut page = Page::new(EXPIRY, max_series, false);
+    let mut page = Page::new(EXPIRY, of_series(max_series), false);
     let left_out = page.write(&arena_v1(series), Instant::now());
     (page, left_out)
 }
@@ -76,7 +76,7 @@ fn what_cannot_be_shown_is_left_out_and_told() {
         }
         true
     });
-    let mut page = Page::new(EXPIRY, 1, false);
+    let mut page = Page::new(EXPIRY, of_series(1), false);
     let left_out = page.write(&arena, Instant::now());
     let expected = LeftOut {
         too_many: 1,
@@ -97,4 +97,37 @@ fn a_series_that_is_not_written_any_more_leaves_the_page() {
     assert_eq!(page.render(Escaping::Underscores, later), (Vec::new(), 0));
     page.sweep(later);
     assert!(page.series.is_empty());
+}
+
+fn of_series(series: usize) -> Bounds {
+    Bounds {
+        series,
+        bytes: usize::MAX,
+    }
+}
+
+#[test]
+fn a_page_is_bounded_in_bytes_as_well_and_gone_series_make_room() {
+    let bounds = Bounds {
+        series: 100,
+        bytes: 30,
+    };
+    let mut page = Page::new(EXPIRY, bounds, false);
+    let now = Instant::now();
+    // Each takes 11 bytes: its name, and a byte behind it.
+    let write = |page: &mut Page, names: &[&str], now| {
+        let series: Vec<Labels> = names
+            .iter()
+            .map(|name| labels(&[("__name__", name)]))
+            .collect();
+        page.write(&arena_v1(&series), now).too_many
+    };
+    assert_eq!(write(&mut page, &["aaaaaaaaaa", "bbbbbbbbbb"], now), 0);
+    assert_eq!(
+        write(&mut page, &["aaaaaaaaaa", "cccccccccc", "short"], now),
+        1
+    );
+    page.sweep(now + EXPIRY);
+    let names = ["cccccccccc", "dddddddddd", "eeeeeeeeee"];
+    assert_eq!(write(&mut page, &names, now + EXPIRY), 1);
 }

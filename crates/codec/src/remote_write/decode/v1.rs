@@ -33,6 +33,7 @@ impl Decoder<'_> {
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
                     self.v1_series(start, pos, end)?;
+                    self.check_written()?;
                     then(&mut self.arena);
                     pos = end;
                 }
@@ -66,6 +67,7 @@ impl Decoder<'_> {
             self.arena.labels.extend_from_slice(labels);
             if is_ascii(&self.buf[start..rest]) || is_utf8(&self.arena, first..first + count) {
                 self.arena.count(counts);
+                self.write_out(0, counts.exemplars);
                 self.arena.series.push(Series {
                     whole: Span::new(whole, end),
                     rest: Span::new(rest, end),
@@ -141,6 +143,7 @@ impl Decoder<'_> {
         } else {
             Span::new(rest, end)
         };
+        self.write_out(0, counts.exemplars);
         self.add(labels, false, Span::new(whole, end), rest, counts);
         Ok(())
     }

@@ -101,6 +101,7 @@ impl Decoder<'_> {
             if !utf8 || !self.v2_plain_series(whole, start, end) {
                 self.v2_odd_series(whole, start, end, utf8)?;
             }
+            self.check_written()?;
             then(&mut self.arena, &mut self.refs);
         }
         Ok(())
@@ -125,7 +126,7 @@ impl Decoder<'_> {
         let Some((count, labels_bytes)) = read else {
             return false;
         };
-        let Some((counts, has_refs)) = self.v2_rest(rest, end) else {
+        let Some((counts, has_refs, exemplars)) = self.v2_rest(rest, end) else {
             return false;
         };
         if counts.samples + counts.histograms + counts.exemplars == 0 {
@@ -135,6 +136,7 @@ impl Decoder<'_> {
         let labels = &self.refs.labels[..count + ROOM];
         self.arena.labels.extend_from_slice(labels);
         self.arena.count(counts);
+        self.write_out(labels_bytes + exemplars, counts.exemplars);
         self.arena.series.push(Series {
             whole: Span::new(whole, end),
             rest: Span::new(rest, end),
@@ -151,12 +153,12 @@ impl Decoder<'_> {
     }
 
     /// Counts the fields after the labels of a series, if all of them are common ones; returns also
-    /// whether they refer to symbols.
+    /// whether they refer to symbols, and the bytes of the text that exemplars refer to.
     #[inline(always)]
-    fn v2_rest(&self, rest: usize, end: usize) -> Option<(SeriesCounts, bool)> {
+    fn v2_rest(&self, rest: usize, end: usize) -> Option<(SeriesCounts, bool, usize)> {
         let buf = &self.buf[..end];
         let mut counts = SeriesCounts::default();
-        let (mut pos, mut has_refs) = (rest, false);
+        let (mut pos, mut has_refs, mut exemplars) = (rest, false, 0);
         while pos < end {
             let field = buf[pos];
             pos += 1;
@@ -176,12 +178,13 @@ impl Decoder<'_> {
                     if labels.broken.is_some() {
                         return None;
                     }
+                    exemplars += labels.exemplars;
                 }
                 _ => return None,
             }
             pos = next;
         }
-        Some((counts, has_refs))
+        Some((counts, has_refs, exemplars))
     }
 
     /// Walks a series of any shape.
@@ -212,7 +215,14 @@ impl Decoder<'_> {
                     break;
                 }
                 let value = wire::varint(refs, &mut pos)?;
-                self.v2_label(&mut labels, name, value);
+                // Labels without a value count as well: they are left out, and yet take room.
+                if self.refs.numbers.len() - before >= self.limits.labels {
+                    labels.broken.get_or_insert(Reason::TooManyLabels);
+                }
+                // What is left out anyway need not be read.
+                if labels.broken.is_none() {
+                    self.v2_label(&mut labels, name, value);
+                }
             }
             rest = pos;
         }
@@ -261,6 +271,8 @@ impl Decoder<'_> {
         if counts.samples + counts.histograms + counts.exemplars == 0 {
             labels.broken.get_or_insert(Reason::NoSamples);
         }
+        // Also for a series that is left out: its labels were read, and may be shown.
+        self.write_out(labels.bytes + labels.exemplars, counts.exemplars);
         self.add(labels, utf8, Span::new(whole, end), rest, counts);
         match self.arena.series.len() > series {
             true => self.refs.keep_from(before, has_refs),
@@ -278,13 +290,16 @@ impl Decoder<'_> {
         end: usize,
     ) -> Result<SeriesCounts, WireError> {
         let mut refs = Vec::new();
+        let most = self.limits.labels.min(usize::MAX / 4) * 2;
         let mut counts = SeriesCounts::default();
         for field in Fields::new(&self.buf[start..end]) {
             let field = field?;
             match (field.number, field.value) {
+                // One more than allowed shows that there are too many.
+                (1, _) if refs.len() > most => {}
                 (1, wire::Value::Varint(number)) => refs.push(number),
                 (1, _) => {
-                    for number in wire::packed(field.bytes()?) {
+                    for number in wire::packed(field.bytes()?).take(most + 2) {
                         refs.push(number?);
                     }
                 }
@@ -298,6 +313,10 @@ impl Decoder<'_> {
                 (number @ 2..=5, _) => return Err(WireError::Field(number)),
                 _ => {}
             }
+        }
+        if refs.len() > most {
+            labels.broken = Some(Reason::TooManyLabels);
+            return Ok(counts);
         }
         let pairs = refs.chunks_exact(2);
         if !pairs.remainder().is_empty() {
@@ -359,12 +378,12 @@ impl Decoder<'_> {
             let field = field?;
             match (field.number, field.value) {
                 (1, wire::Value::Varint(number)) => {
-                    self.check_ref(labels, EXEMPLAR_REFS, number);
+                    labels.exemplars += self.exemplar_text(labels, number);
                     refs += 1;
                 }
                 (1, _) => {
                     for number in wire::packed(field.bytes()?) {
-                        self.check_ref(labels, EXEMPLAR_REFS, number?);
+                        labels.exemplars += self.exemplar_text(labels, number?);
                         refs += 1;
                     }
                 }
@@ -374,7 +393,21 @@ impl Decoder<'_> {
         if !refs.is_multiple_of(2) {
             labels.refuse(WrongRef::Odd(EXEMPLAR_REFS));
         }
+        if refs / 2 > self.limits.labels {
+            labels.broken = Some(Reason::TooManyLabels);
+        }
         Ok(())
+    }
+
+    /// Checks a reference of an exemplar; returns the bytes that it takes when it is written out.
+    #[inline(always)]
+    fn exemplar_text(&self, labels: &mut Labels, number: u64) -> usize {
+        /// Bytes around the text, at least.
+        const AROUND: usize = 2;
+        self.check_ref(labels, EXEMPLAR_REFS, number);
+        let symbol = usize::try_from(number).ok();
+        let symbol = symbol.and_then(|number| self.arena.symbols.get(number));
+        AROUND + symbol.map_or(0, |symbol| symbol.len as usize)
     }
 }
 
@@ -433,6 +466,12 @@ impl Default for Refs {
 }
 
 impl Refs {
+    /// References for which room is held.
+    #[cfg(test)]
+    pub(in super::super) fn capacity(&self) -> usize {
+        self.numbers.capacity()
+    }
+
     /// Enables keeping references for a rewriter that takes the series out of the arena.
     pub(in super::super) fn keep(&mut self) {
         self.kept = true;

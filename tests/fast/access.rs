@@ -6,12 +6,14 @@ mod login;
 mod mtls;
 mod proxy;
 mod revoked;
+mod secrets;
 
 use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
 
+use metrifold_engine::config::parse_str;
 use metrifold_testing::{
     Answer, Endpoint, Metrifold, Reply, Sender, Series, body, edits, expect, request, until, up,
 };
@@ -117,6 +119,20 @@ fn a_sender_writes_to_its_tenant_and_to_no_other() {
         "unauthorized",
     );
     assert_eq!(endpoint.count(), 2);
+}
+
+#[test]
+fn what_tenants_send_past_the_transform_that_confines_them_is_warned_of() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let confined = writing(folder.path(), &endpoint, "").replace("INGEST", "127.0.0.1:1");
+    let past = confined.replace("inputs = [\"tenant\"]", "inputs = [\"tenant\", \"ingest\"]");
+    let open = confined.replace("access = \"tenants\"", "");
+    for (text, expected) in [(&confined, 0), (&past, 1), (&open, 0)] {
+        let loaded = parse_str("test.toml", text, &|_: &str| None).unwrap();
+        let messages = loaded.warnings.iter().map(|it| it.message.as_str());
+        let about = messages.filter(|it| it.contains("nothing keeps one tenant from the data"));
+        assert_eq!(about.count(), expected, "{text}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use http::HeaderName;
 use metrifold_base::keys;
 
 use crate::limits::LimitsConfig;
-use crate::observatorium::{Foreign, ForeignTenants, Rbac};
+use crate::observatorium::{Aside, Foreign, ForeignTenants, Rbac};
 
 keys! {
     /// `[access]`: how requests name tenants, files with tenants and roles, and default limits.
@@ -73,9 +73,26 @@ impl AccessConfig {
         let tenants = self.tenants_file.iter().flat_map(Foreign::get);
         let tenants = tenants.flat_map(ForeignTenants::tenants);
         let names = tenants.flat_map(|it| [Some(it.name), it.config.id.as_deref()]);
+        let aside = self.tenants_file.iter().flat_map(Foreign::get);
+        let aside = aside.flat_map(ForeignTenants::aside);
+        let names = names.chain(aside.flat_map(|it| [Some(&*it.name), it.id.as_deref()]));
         let roles = self.rbac_file.iter().flat_map(Foreign::get);
         let roles = roles.flat_map(Rbac::roles).map(|(name, _)| name);
         (names.flatten().collect(), roles.collect())
+    }
+
+    /// What of the tenants in `tenants_file` cannot be used, or has another effect than in Observatorium.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(Ok(file)) = self.tenants_file.as_ref().map(Foreign::get) else {
+            return Vec::new();
+        };
+        let aside = file.aside().iter();
+        let aside = aside.map(|Aside { name, reason, .. }| {
+            format!("tenant {name:?} of tenants_file cannot be used: {reason}")
+        });
+        let notes = file.notes();
+        let notes = notes.map(|(name, note)| format!("tenant {name:?} of tenants_file: {note}"));
+        aside.chain(notes).collect()
     }
 
     /// Lets what is unchanged in `tenants_file` and `rbac_file` be taken from the configuration before.

@@ -144,6 +144,19 @@ impl LoginConfig {
         if !(Period::secs(60)..=Period::secs(30 * 24 * 3600)).contains(&self.session) {
             problems.at("oidc.login.session", "must be from 1m to 30d");
         }
+        if let Some(url) = &self.after_logout_url
+            && url
+                .parse::<http::Uri>()
+                .ok()
+                .and_then(|url| url.host().map(drop))
+                .is_none()
+        {
+            problems.at("oidc.login.after_logout_url", "must be a URL with a host");
+        }
+        if self.client_secret.is_some() && self.client_secret_file.is_some() {
+            let what = "client_secret and client_secret_file are both set";
+            problems.at("oidc.login", what).help("remove one of them");
+        }
         if !problems.environment() {
             return;
         }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use metrifold_base::{Endpoint, Period, keys, words};
+use metrifold_base::{Endpoint, Period, Secret, keys, words};
 use metrifold_http::ClientTls;
 use metrifold_http::access::Permission;
 
@@ -117,8 +117,12 @@ keys! {
     pub struct LoginConfig {
         /// URL of this gateway as browsers reach it. It must be `https`. `URL/oidc/NAME/callback`, with the name of the tenant, must be registered at the issuer as a redirect URI.
         pub external_url: String = required("https://metrics.example"),
-        /// File with the client's secret. Without it, the client is public.
+        /// Secret of the client. Without it and `client_secret_file`, the client is public.
+        pub client_secret: Option<Secret> = unset("${ACME_SECRET}"),
+        /// File with the client's secret, instead of `client_secret`. Trailing white space is ignored.
         pub client_secret_file: Option<PathBuf> = unset("/etc/metrifold/acme.secret"),
+        /// URL that the issuer sends the browser to after the logout. It must be registered there as a post-logout redirect URI. By default, the issuer shows a page of its own.
+        pub after_logout_url: Option<String> = unset("https://metrics.example/"),
         /// Requested scopes, among them `openid`. Some issuers return refresh tokens only for `offline_access`.
         pub scopes: Vec<String> = default(["openid"]),
         /// Maximum duration of a session. Until then it is renewed whenever its ID token expires, if the issuer returned a refresh token.
@@ -252,7 +256,7 @@ impl TenantConfig {
         }
         // The token of a service account is rotated often and read at each use: no change to watch for.
         if let Some(kubernetes) = &self.kubernetes {
-            files.extend(kubernetes.tls.files());
+            files.extend(kubernetes.files());
         }
         if let Some(opa) = &self.opa {
             files.extend(opa.tls.files());
@@ -269,9 +273,52 @@ impl OidcConfig {
     }
 }
 
+/// Path of the certificate authority of the cluster in every pod.
+const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+impl KubernetesConfig {
+    /// The authorities to verify the API server with; `None` for the system's.
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
+        self.ca_file_or(Path::new(CLUSTER_CA))
+    }
+
+    fn ca_file_or<'a>(&'a self, cluster: &'a Path) -> Option<&'a Path> {
+        let exists = || std::fs::metadata(cluster).is_ok_and(|file| file.is_file());
+        let own = self.tls.ca_file.as_deref();
+        own.or_else(|| exists().then_some(cluster))
+    }
+
+    /// The files for TLS towards the API server, the authority of the cluster included.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let own = [&self.tls.cert_file, &self.tls.key_file];
+        let own = own.into_iter().flatten().map(PathBuf::as_path);
+        self.ca_file().into_iter().chain(own)
+    }
+}
+
 impl TrustedHeaderConfig {
     /// Whether a proxy is trusted by its address.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.addresses.iter().any(|network| network.holds(peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authority_of_the_cluster_is_used_if_there_is_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = folder.path().join("ca.crt");
+        let config = |text: &str| toml::from_str::<KubernetesConfig>(text).unwrap();
+        let (own, none) = (config("tls = { ca_file = \"own.crt\" }"), config(""));
+        assert_eq!(none.ca_file_or(&cluster), None);
+        std::fs::write(&cluster, "").unwrap();
+        assert_eq!(none.ca_file_or(&cluster), Some(&*cluster));
+        assert_eq!(own.ca_file_or(&cluster), Some(Path::new("own.crt")));
+        // What is read is watched, and read again when it changes.
+        assert_eq!(none.files().next(), none.ca_file());
+        assert_eq!(own.files().next(), own.ca_file());
     }
 }

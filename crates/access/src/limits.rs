@@ -26,6 +26,11 @@ keys! {
 }
 
 impl LimitsConfig {
+    /// The keys that do not depend on concurrent requests.
+    pub fn keys(&self) -> &LimitKeys {
+        &self.keys
+    }
+
     /// Reports every problem that deserialization cannot see, at keys below `limits`.
     pub(crate) fn validate(&self, problems: &mut Problems) {
         self.keys.validate("limits.", problems);

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use metrifold_base::keys::{Shape, Shaped};
 
+/// Length of the prefix of IPv4-mapped IPv6 addresses, in bits.
+const MAPPED: u32 = 96;
+
 /// A network of IP addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -48,14 +51,19 @@ impl FromStr for Network {
         };
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
+        let bits: u32 = match bits {
             Some(bits) => bits.parse().map_err(|_| wrong())?,
             None => most,
         };
-        match bits <= most {
-            true => Ok(Self { address, bits }),
-            false => Err(wrong()),
+        if bits > most {
+            return Err(wrong());
         }
+        // Addresses are compared in their canonical form.
+        let (address, bits) = match address.to_canonical() {
+            canonical if canonical == address => (address, bits),
+            canonical => (canonical, bits.checked_sub(MAPPED).ok_or_else(wrong)?),
+        };
+        Ok(Self { address, bits })
     }
 }
 
@@ -83,6 +91,11 @@ mod tests {
             ("10.0.0.0/24", "10.0.0.255", true),
             ("10.0.0.0/24", "10.0.1.0", false),
             ("10.0.0.0/24", "::ffff:10.0.0.9", true),
+            ("::ffff:10.0.0.0/120", "10.0.0.255", true),
+            ("::ffff:10.0.0.0/120", "10.0.1.0", false),
+            ("::ffff:10.0.0.0/120", "::ffff:10.0.0.9", true),
+            ("::ffff:10.0.0.7", "10.0.0.7", true),
+            ("::ffff:0.0.0.0/96", "10.0.0.7", true),
             ("0.0.0.0/0", "255.1.1.1", true),
             ("0.0.0.0/0", "::1", false),
             ("fd00::/8", "fdff::1", true),
@@ -96,7 +109,15 @@ mod tests {
                 "{network:?} {address}"
             );
         }
-        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/", "host", "::/129"] {
+        for wrong in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0.0/",
+            "host",
+            "::/129",
+            "::ffff:10.0.0.0/95",
+        ] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }

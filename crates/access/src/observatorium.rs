@@ -1,29 +1,28 @@
 //! Observatorium's `tenants.yaml` and `rbac.yaml`, in their original format.
 //!
-//! A tenant that cannot be used is an error that names it. If it were skipped, nobody would notice
-//! until its senders complain. Features that Metrifold does not have (rate limits by endpoint, Rego
-//! policies in files) are rejected.
+//! A tenant that cannot be used (its certificates cannot be read, or it needs a feature that Metrifold
+//! does not have, such as Rego policies in files) does not keep the others from being served: it is set
+//! aside when the file is first read. At a reload it is an error that names it.
 
 mod entries;
 mod foreign;
+mod tenant;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use metrifold_base::keys::defaults;
-use metrifold_base::{Period, Problems, read_text};
-use metrifold_http::ClientTls;
+use metrifold_base::read_text;
 use metrifold_http::access::Permission;
 
 use crate::config::{
-    BindingConfig, KubernetesConfig, MtlsConfig, OidcConfig, OpaConfig, RoleConfig, Subject,
-    SubjectKind, SubjectOf, TenantConfig, TenantSettings,
+    BindingConfig, RoleConfig, Subject, SubjectKind, TenantConfig, TenantSettings,
 };
 
 use entries::Entries;
+use tenant::{TenantEntry, tenant};
 
 pub use foreign::{Content, Foreign};
 
@@ -32,7 +31,19 @@ const MAX_FILE: u64 = 64 << 20;
 
 /// The tenants of a `tenants.yaml`.
 #[derive(Debug, Default)]
-pub struct ForeignTenants(Entries<ForeignTenant>);
+pub struct ForeignTenants {
+    entries: Entries<ForeignTenant>,
+    aside: Vec<Aside>,
+}
+
+/// A tenant of a `tenants.yaml` that cannot be used.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    pub(crate) name: String,
+    pub(crate) id: Option<String>,
+    /// Why it cannot be used.
+    pub(crate) reason: String,
+}
 
 /// A tenant of a `tenants.yaml`.
 #[derive(Debug)]
@@ -41,6 +52,8 @@ struct ForeignTenant {
     config: TenantConfig,
     /// Hash of its text, unless it names files; see [`TenantSettings::print`].
     print: Option<u64>,
+    /// What of it has no effect, or another one than in Observatorium.
+    notes: Box<[String]>,
 }
 
 /// The roles and bindings of an `rbac.yaml`.
@@ -57,11 +70,25 @@ enum RbacEntry {
 impl ForeignTenants {
     /// The tenants.
     pub fn tenants(&self) -> impl Iterator<Item = TenantSettings<'_>> {
-        self.0.all.iter().map(|tenant| TenantSettings {
+        self.entries.all.iter().map(|tenant| TenantSettings {
             name: &tenant.name,
             config: &tenant.config,
             print: tenant.print,
         })
+    }
+
+    /// What of the tenants has no effect, or another one than in Observatorium: the names of tenants,
+    /// with a note each.
+    pub fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.all.iter().flat_map(|tenant| {
+            let notes = tenant.notes.iter();
+            notes.map(|note| (tenant.name.as_str(), note.as_str()))
+        })
+    }
+
+    /// The tenants that cannot be used.
+    pub(crate) fn aside(&self) -> &[Aside] {
+        &self.aside
     }
 }
 
@@ -88,82 +115,6 @@ impl Rbac {
 struct TenantsFile {
     #[serde(default)]
     tenants: Vec<TenantEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct TenantEntry {
-    name: String,
-    id: String,
-    oidc: Option<Oidc>,
-    #[serde(rename = "mTLS")]
-    mtls: Option<Mtls>,
-    openshift: Option<OpenShift>,
-    authenticator: Option<Authenticator>,
-    opa: Option<OpaEntry>,
-    rate_limits: Option<Vec<serde_json::Value>>,
-}
-
-/// Fields that authentication does not need are parsed, so that unknown ones are still rejected.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Oidc {
-    #[serde(rename = "clientID")]
-    client_id: String,
-    #[serde(rename = "clientSecret")]
-    _client_secret: Option<serde_json::Value>,
-    #[serde(rename = "issuerURL")]
-    issuer_url: String,
-    #[serde(rename = "issuerCAPath")]
-    issuer_ca_path: Option<PathBuf>,
-    #[serde(rename = "issuerCA")]
-    issuer_ca: Option<serde_json::Value>,
-    #[serde(rename = "redirectURL")]
-    _redirect_url: Option<String>,
-    #[serde(rename = "usernameClaim")]
-    username_claim: Option<String>,
-    #[serde(rename = "groupClaim")]
-    group_claim: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Mtls {
-    ca_path: Option<PathBuf>,
-    ca: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct OpenShift {
-    #[serde(rename = "kubeconfig")]
-    kubeconfig: Option<String>,
-    #[serde(rename = "serviceAccount")]
-    _service_account: Option<String>,
-    #[serde(rename = "redirectURL")]
-    _redirect_url: Option<String>,
-    #[serde(rename = "cookieSecret")]
-    _cookie_secret: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct OpaEntry {
-    url: Option<String>,
-    query: Option<String>,
-    #[serde(default)]
-    paths: Vec<String>,
-    #[serde(default)]
-    with_access_token: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Authenticator {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    config: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -205,13 +156,15 @@ struct SubjectEntry {
     kind: String,
 }
 
-/// Reads the tenants of a `tenants.yaml`.
+/// Reads the tenants of a `tenants.yaml`, without the files that they name.
 ///
 /// # Errors
 ///
 /// Fails with the reason when the file cannot be read, or a tenant of it cannot be used.
 pub fn read_tenants(file: &Path) -> Result<ForeignTenants, String> {
-    ForeignTenants::read(file, None)
+    let text = read(file)?;
+    let read = parse_tenants(&text, None, false);
+    read.map_err(|reason| format!("{}: {reason}", file.display()))
 }
 
 /// Reads the roles and bindings of an `rbac.yaml`.
@@ -226,7 +179,8 @@ pub fn read_rbac(file: &Path) -> Result<Rbac, String> {
 impl Content for ForeignTenants {
     fn read(file: &Path, before: Option<&Self>) -> Result<Self, String> {
         let text = read(file)?;
-        let read = parse_tenants(&text, before);
+        let read = parse_tenants(&text, before, true);
+        let read = read.or_else(|_| set_aside(&text, before));
         read.map_err(|reason| format!("{}: {reason}", file.display()))
     }
 }
@@ -257,161 +211,94 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 /// Reads tenants entry by entry, unless the file has an unusual form or an error, which is reported with
-/// its line in the file.
-fn parse_tenants(text: &str, before: Option<&ForeignTenants>) -> Result<ForeignTenants, String> {
+/// its line in the file. With `files`, those that the tenants name must be usable as well.
+fn parse_tenants(
+    text: &str,
+    before: Option<&ForeignTenants>,
+    files: bool,
+) -> Result<ForeignTenants, String> {
     let mut tenants = Entries::default();
-    let divided = entries::divide(text, &["tenants"]).unwrap_or_default();
+    let divided = entries::divide(text, &[TENANTS]).unwrap_or_default();
     let each: Result<_, String> = divided.iter().try_for_each(|(_, text)| {
-        tenants.add(text, before.map(|before| &before.0), |text| {
+        tenants.add(text, before.map(|before| &before.entries), |text| {
             let [entry]: [TenantEntry; 1] = yaml(text)?;
-            let tenant = named_tenant(entry)?;
+            let tenant = named_tenant(entry, files)?;
             let print = tenant.config.files().is_empty();
             let print = print.then(|| entries::hash(text));
             Ok(ForeignTenant { print, ..tenant })
         })
     });
-    if !divided.is_empty() && each.is_ok() {
-        return Ok(ForeignTenants(tenants));
+    if divided.is_empty() || each.is_err() {
+        let file: TenantsFile = yaml(text)?;
+        let all = file.tenants.into_iter();
+        let all: Result<Vec<_>, _> = all.map(|entry| named_tenant(entry, files)).collect();
+        tenants = Entries::of(all?);
     }
-    let file: TenantsFile = yaml(text)?;
-    let tenants: Result<Vec<_>, _> = file.tenants.into_iter().map(named_tenant).collect();
-    Ok(ForeignTenants(Entries::of(tenants?)))
+    Ok(ForeignTenants {
+        entries: tenants,
+        aside: Vec::new(),
+    })
 }
 
-fn named_tenant(entry: TenantEntry) -> Result<ForeignTenant, String> {
+/// The key of the list of tenants.
+const TENANTS: &str = "tenants";
+
+/// A tenant, whatever else its entry holds.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    id: Option<String>,
+}
+
+/// Reads tenants, and sets aside those that cannot be used. At a reload, these must have been set aside
+/// before: a tenant that is in use does not lose its configuration by a mistake.
+fn set_aside(text: &str, before: Option<&ForeignTenants>) -> Result<ForeignTenants, String> {
+    let mut read = Vec::new();
+    match yaml::<TenantsFile>(text) {
+        Ok(file) => read.extend(file.tenants.into_iter().map(|entry| {
+            let (name, id) = (entry.name.clone(), Some(entry.id.clone()));
+            (Named { name, id }, tenant(entry, true))
+        })),
+        Err(reason) => {
+            for (_, text) in entries::divide(text, &[TENANTS]).ok_or_else(|| reason.clone())? {
+                let [named]: [Named; 1] = yaml(text).map_err(|_| reason.clone())?;
+                let entry = yaml(text).map_err(|_| "its entry does not have the expected form");
+                let entry = entry.map_err(str::to_owned);
+                let config = entry.and_then(|[entry]: [TenantEntry; 1]| tenant(entry, true));
+                read.push((named, config));
+            }
+        }
+    }
+    let (mut tenants, mut aside) = (Vec::new(), Vec::new());
+    for (Named { name, id }, read) in read {
+        let was_aside = |before: &ForeignTenants| before.aside.iter().any(|it| it.name == name);
+        match read {
+            Ok((config, notes)) => tenants.push(ForeignTenant {
+                name,
+                config,
+                print: None,
+                notes,
+            }),
+            Err(reason) if before.is_none_or(was_aside) => aside.push(Aside { name, id, reason }),
+            Err(reason) => return Err(format!("tenant {name:?}: {reason}")),
+        }
+    }
+    Ok(ForeignTenants {
+        entries: Entries::of(tenants),
+        aside,
+    })
+}
+
+fn named_tenant(entry: TenantEntry, files: bool) -> Result<ForeignTenant, String> {
     let name = entry.name.clone();
-    let config = tenant(entry).map_err(|reason| format!("tenant {name:?}: {reason}"))?;
+    let read = tenant(entry, files).map_err(|reason| format!("tenant {name:?}: {reason}"));
+    let (config, notes) = read?;
     Ok(ForeignTenant {
         name,
         config,
         print: None,
+        notes,
     })
-}
-
-fn tenant(entry: TenantEntry) -> Result<TenantConfig, String> {
-    if entry.rate_limits.is_some_and(|limits| !limits.is_empty()) {
-        return Err(
-            "rateLimits are not supported: set limits under [tenants.NAME] or [access]".into(),
-        );
-    }
-    let mut tenant = TenantConfig {
-        id: Some(entry.id),
-        ..TenantConfig::default()
-    };
-    if let Some(own) = entry.opa {
-        tenant.opa = Some(opa(own)?.into());
-    }
-    let mut given = 0;
-    if let Some(own) = entry.oidc {
-        given += 1;
-        tenant.oidc = Some(oidc(own)?.into());
-    }
-    if let Some(own) = entry.mtls {
-        given += 1;
-        tenant.mtls = Some(mtls(own)?.into());
-    }
-    if let Some(own) = entry.openshift {
-        given += 1;
-        tenant.kubernetes = Some(kubernetes(&own)?.into());
-    }
-    if let Some(own) = entry.authenticator {
-        given += 1;
-        let wrong = |_| {
-            format!(
-                "config of authenticator {:?} does not have the expected form",
-                own.kind
-            )
-        };
-        match own.kind.as_str() {
-            "oidc" => {
-                let config = serde_json::from_value(own.config).map_err(wrong)?;
-                tenant.oidc = Some(oidc(config)?.into());
-            }
-            "mtls" => {
-                let config = serde_json::from_value(own.config).map_err(wrong)?;
-                tenant.mtls = Some(mtls(config)?.into());
-            }
-            "openshift" => {
-                let config = serde_json::from_value(own.config).map_err(wrong)?;
-                tenant.kubernetes = Some(kubernetes(&config)?.into());
-            }
-            other => {
-                return Err(format!(
-                    "unknown authenticator {other:?}: use oidc, mtls or openshift"
-                ));
-            }
-        }
-    }
-    if given != 1 {
-        return Err("must have exactly one of oidc, mTLS, openshift and authenticator".into());
-    }
-    let mut problems = Problems::new(false);
-    tenant.validate(&mut problems);
-    match problems.into_list().first() {
-        Some(problem) => Err(format!("{}: {}", problem.path, problem.message)),
-        None => Ok(tenant),
-    }
-}
-
-fn opa(own: OpaEntry) -> Result<OpaConfig, String> {
-    if own.query.is_some() || !own.paths.is_empty() {
-        return Err(
-            "opa.query and opa.paths are not supported: run an Open Policy Agent with the policy, and set opa.url".into(),
-        );
-    }
-    if own.with_access_token {
-        return Err(
-            "opa.withAccessToken is not supported, as tokens of callers are never forwarded".into(),
-        );
-    }
-    let url = own.url.ok_or("opa.url is missing")?;
-    Ok(OpaConfig {
-        url: url.parse().map_err(|error| format!("opa.url: {error}"))?,
-        cache: Period::secs(10),
-        timeout: Period::secs(2),
-        tls: defaults(),
-    })
-}
-
-fn oidc(own: Oidc) -> Result<OidcConfig, String> {
-    if own.issuer_ca.is_some() {
-        return Err("issuerCA is not supported: use issuerCAPath".into());
-    }
-    Ok(OidcConfig {
-        issuer: own.issuer_url,
-        audience: None,
-        client_id: Some(own.client_id),
-        username_claim: own.username_claim.unwrap_or_else(|| "sub".to_owned()),
-        groups_claim: own.group_claim.unwrap_or_else(|| "groups".to_owned()),
-        clock_skew: Period::secs(30),
-        login: None,
-        tls: ClientTls {
-            ca_file: own.issuer_ca_path,
-            ..defaults()
-        },
-        allow_http: false,
-    })
-}
-
-fn mtls(own: Mtls) -> Result<MtlsConfig, String> {
-    if own.ca.is_some() {
-        return Err("mTLS.ca is not supported: use caPath".into());
-    }
-    Ok(MtlsConfig {
-        ca_file: own.ca_path.ok_or("mTLS.caPath is missing")?,
-        crl_file: None,
-        subject: SubjectOf::Any,
-    })
-}
-
-fn kubernetes(own: &OpenShift) -> Result<KubernetesConfig, String> {
-    if own.kubeconfig.as_ref().is_some_and(|path| !path.is_empty()) {
-        return Err(
-            "openshift.kubeconfig is not supported: declare the tenant under [tenants.NAME], with `kubernetes`"
-                .into(),
-        );
-    }
-    Ok(defaults())
 }
 
 /// Reads roles and bindings as [`parse_tenants`] does tenants.

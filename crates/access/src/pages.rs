@@ -152,7 +152,7 @@ async fn begin(
     let back_to = given.values("return").next().filter(|place| is_own(place));
     let issuer = verifier.issuer();
     let endpoints = issuer.endpoints().await;
-    let endpoints = endpoints.map_err(|reason| Rejection::unavailable(&*reason))?;
+    let endpoints = endpoints.map_err(Rejection::from)?;
     let there = issuer.place(&endpoints.authorization);
     let there = there.map_err(Rejection::unavailable)?;
     let away = Away {
@@ -200,14 +200,7 @@ async fn complete(
 ) -> Result<Response, Rejection> {
     let given = form::Form::parse(visit.uri.query().unwrap_or_default());
     let given = given.map_err(Rejection::invalid)?;
-    let one = |name: &str| {
-        let mut values = given.values(name);
-        values
-            .next()
-            .filter(|_| values.next().is_none())
-            .map(str::to_owned)
-    };
-    let state = one("state").ok_or_else(|| Rejection::invalid("state is missing"))?;
+    let state = one(&given, "state").ok_or_else(|| Rejection::invalid("state is missing"))?;
     let name = away_cookie(&state);
     let away = cookie(&visit.cookies, &name).and_then(|sealed| login.sealer.open(&name, sealed));
     let away = away.and_then(|text| serde_json::from_slice::<Away>(&text).ok());
@@ -220,6 +213,29 @@ async fn complete(
             "the login was not started by this browser, or took too long: start again",
         )
     })?;
+    let page = log_in(at, verifier, login, &given, &away).await;
+    // The browser forgets the attempt, whatever its outcome is.
+    let mut page = page.unwrap_or_else(|no| rejection::json(&no));
+    set_cookie(&mut page, &name, "", Duration::ZERO)?;
+    Ok(page)
+}
+
+/// The only value of a parameter.
+fn one(given: &form::Form, name: &str) -> Option<String> {
+    let mut values = given.values(name);
+    let value = values.next().filter(|_| values.next().is_none());
+    value.map(str::to_owned)
+}
+
+/// Exchanges the code of an attempt for a session.
+async fn log_in(
+    at: &Membership,
+    verifier: &Verifier,
+    login: &Login,
+    given: &form::Form,
+    away: &Away,
+) -> Result<Response, Rejection> {
+    let one = |name| one(given, name);
     if let Some(error) = one("error") {
         let reason = format!("the issuer refuses the login: {}", foreign(&error, 100));
         return Err(Rejection::new(RejectionKind::Forbidden, reason));
@@ -237,7 +253,7 @@ async fn complete(
     asked.add("code_verifier", &away.verifier);
     let issuer = verifier.issuer();
     let endpoints = issuer.endpoints().await;
-    let endpoints = endpoints.map_err(|reason| Rejection::unavailable(&*reason))?;
+    let endpoints = endpoints.map_err(Rejection::from)?;
     let tokens = match login.ask(issuer, &endpoints, asked).await {
         Tokens::Given(tokens) => tokens,
         Tokens::Unknown(reason) => return Err(Rejection::unavailable(&*reason)),
@@ -261,6 +277,7 @@ async fn complete(
             .get("refresh_token")
             .and_then(Value::as_str)
             .map(str::to_owned),
+        id_token: Some(token.to_owned()),
     };
     let sealed = login.seal(session).map_err(internal)?;
     let mut response = sent_to(&away.back_to)?;
@@ -270,7 +287,6 @@ async fn complete(
         &sealed,
         login.config.session.0,
     )?;
-    set_cookie(&mut response, &name, "", Duration::ZERO)?;
     Ok(response)
 }
 
@@ -280,8 +296,9 @@ async fn leave(verifier: &Verifier, login: &Login, visit: &Visit) -> Result<Resp
         let reason = "a page of another origin cannot log a user out";
         return Err(Rejection::new(RejectionKind::Forbidden, reason));
     }
-    if let Some(session) = login.shown(&visit.cookies) {
-        login.end(&session);
+    let session = login.shown(&visit.cookies);
+    if let Some(session) = &session {
+        login.end(session);
     }
     let issuer = verifier.issuer();
     let end = match issuer.endpoints().await {
@@ -294,6 +311,18 @@ async fn leave(verifier: &Verifier, login: &Login, visit: &Visit) -> Result<Resp
         Some(end) => {
             let mut asked = form::Form::parse(end.query().unwrap_or_default()).unwrap_or_default();
             asked.add("client_id", login.client_id());
+            let hint = session.and_then(|session| session.id_token);
+            for (name, value) in [
+                ("id_token_hint", hint.as_ref()),
+                (
+                    "post_logout_redirect_uri",
+                    login.config.after_logout_url.as_ref(),
+                ),
+            ] {
+                if let Some(value) = value {
+                    asked.add(name, value);
+                }
+            }
             let base = end.to_string();
             let base = base.split('?').next().unwrap_or_default();
             sent_to(&format!("{base}?{asked}"))?

@@ -11,7 +11,7 @@ pub(crate) mod trusted_header;
 
 use std::sync::Arc;
 
-use metrifold_model::{ClientCertificate, Proof, Rejection, RejectionKind};
+use metrifold_model::{ClientCertificate, Proof, Rejection, RejectionKind, Retry};
 
 use crate::shown::Shown;
 
@@ -46,7 +46,14 @@ pub(crate) enum Verdict {
     /// The credentials are not valid, for this reason.
     Wrong(Arc<str>),
     /// The credentials cannot be checked at the moment, for this reason.
-    Unknown(Arc<str>),
+    Unknown(Unknown),
+}
+
+/// Why credentials cannot be checked at the moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Unknown {
+    pub(crate) reason: Arc<str>,
+    pub(crate) retry: Retry,
 }
 
 impl Proven {
@@ -71,6 +78,12 @@ impl Method {
         }
     }
 
+    /// Whether credentials are checked by this method only if the request names its tenant, or none: a
+    /// token review shows the credentials to a server of the tenant, and a password check costs much.
+    pub(crate) fn is_for_named_only(&self) -> bool {
+        matches!(self, Self::Basic(_) | Self::Kubernetes(_))
+    }
+
     /// Challenge for `WWW-Authenticate`; none for methods without an HTTP authentication scheme.
     pub(crate) fn challenge(&self) -> Option<&'static str> {
         match self {
@@ -83,11 +96,36 @@ impl Method {
     }
 }
 
+impl From<Arc<str>> for Unknown {
+    fn from(reason: Arc<str>) -> Self {
+        let retry = Retry::Backoff;
+        Self { reason, retry }
+    }
+}
+
+impl From<&str> for Unknown {
+    fn from(reason: &str) -> Self {
+        Arc::<str>::from(reason).into()
+    }
+}
+
+impl From<String> for Unknown {
+    fn from(reason: String) -> Self {
+        Arc::<str>::from(reason).into()
+    }
+}
+
+impl From<Unknown> for Rejection {
+    fn from(Unknown { reason, retry }: Unknown) -> Self {
+        Self::unavailable(&*reason).with_retry(retry)
+    }
+}
+
 impl Verdict {
     /// The answer to a caller that this verdict does not authenticate.
     pub(crate) fn into_rejection(self) -> Rejection {
         match self {
-            Self::Unknown(reason) => Rejection::unavailable(&*reason),
+            Self::Unknown(reason) => reason.into(),
             Self::Wrong(reason) => Rejection::new(RejectionKind::Forbidden, &*reason),
             Self::Absent | Self::Proven(_) => {
                 Rejection::new(RejectionKind::Forbidden, "the caller is not authenticated")

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::error;
 
 use metrifold_base::BuildError;
 use metrifold_http::access::Permission;
@@ -21,9 +22,10 @@ use crate::config::{BindingConfig, RoleConfig, TenantSettings};
 use crate::digest::Digest;
 use crate::indices::Indices;
 use crate::limits::{Limits, Passes, UsageCell};
-use crate::observatorium::Foreign;
+use crate::observatorium::{Aside, Foreign};
 use crate::opa::Opa;
 use crate::proof::Method;
+use crate::proof::basic::Users;
 use crate::proof::issuer::Issuer;
 use crate::roles::Roles;
 
@@ -63,6 +65,11 @@ pub struct Tenants {
     challenges: Vec<HeaderValue>,
     issuers: HashMap<Digest, Arc<Issuer>>,
     agents: HashMap<Digest, Arc<Opa>>,
+    /// Names and ids of the tenants of `tenants_file` that cannot be used.
+    aside: HashSet<String>,
+    /// Checks passwords that no method has to check, in the time that a method takes; none if no tenant
+    /// has passwords.
+    decoy: Option<Users>,
 }
 
 struct One {
@@ -105,7 +112,19 @@ impl Tenants {
         match settings.access.tenants_file.as_ref().map(Foreign::get) {
             Some(Ok(foreign)) => {
                 for tenant in foreign.tenants() {
-                    builder.tenant(tenant, "access");
+                    let table = format!("tenants.{} of tenants_file", tenant.name);
+                    builder.tenant(tenant, &table);
+                }
+                for Aside { name, id, reason } in foreign.aside() {
+                    error!(
+                        tenant = name,
+                        reason,
+                        "a tenant of tenants_file cannot be used: its requests are answered 503"
+                    );
+                    let names = [Some(name), id.as_ref()].into_iter().flatten();
+                    let built = &mut builder.built;
+                    let names = names.filter(|name| !built.by_name.contains_key(name.as_str()));
+                    built.aside.extend(names.cloned());
                 }
             }
             Some(Err(reason)) => builder.error("access", "tenants_file", reason),
@@ -131,7 +150,8 @@ impl Tenants {
         }
         for (name, role) in &settings.roles {
             for tenant in role.tenants.iter().filter(|tenant| *tenant != "*") {
-                if !builder.built.by_name.contains_key(tenant.as_str()) {
+                let built = &builder.built;
+                if !built.by_name.contains_key(tenant.as_str()) && !built.aside.contains(tenant) {
                     let reason = format!("there is no tenant {tenant:?}");
                     builder.error(&format!("roles.{name}"), "tenants", &reason);
                 }

@@ -1,6 +1,5 @@
 //! The interface to elections, which a map in the process or a store shared by several processes
 //! implements.
-//! processes share.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -45,6 +45,8 @@ pub struct Check {
 /// The limits on a series, unwrapped from their configuration.
 #[derive(Debug)]
 struct Bounds {
+    /// Series per request. One with more is refused by [`Check::finish`].
+    series: u64,
     labels: usize,
     name: usize,
     value: usize,
@@ -72,7 +74,9 @@ impl Bounds {
         };
         let name = most(limits.max_label_name_bytes.map(|size| size.0));
         let value = most(limits.max_label_value_bytes.map(|size| size.0));
+        let series = limits.max_series_per_request.filter(|_| !limits.is_soft());
         Self {
+            series: series.unwrap_or(u64::MAX),
             labels: most(limits.max_labels_per_series),
             lengths: name.min(value) < usize::MAX,
             name,
@@ -134,6 +138,10 @@ impl Check {
     #[inline]
     pub fn series(&mut self, series: &SeriesMut<'_>) -> Result<(), Limit> {
         self.series += 1;
+        // The request will be refused, so that its further series must not become active.
+        if self.series > self.bounds.series {
+            return Err(Limit::SeriesPerRequest);
+        }
         let limit = self.exceeded(series);
         if let Some(limit) = limit {
             self.note(limit, series);

@@ -26,6 +26,7 @@ mod limit;
 mod many;
 mod rate;
 mod usage;
+mod warnings;
 
 pub use active::ActiveSeries;
 pub use check::{Check, Excess};

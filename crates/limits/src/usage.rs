@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-use metrifold_base::LogLimit;
 use metrifold_model::{Rejection, RejectionKind, Retry};
 
 use crate::active::ActiveSeries;
 use crate::keys::{LimitKeys, OverLimit};
 use crate::limit::Limit;
 use crate::rate::{Bucket, Rate};
+use crate::warnings::Warnings;
 
 /// Use that one tenant makes of its limits. Survives changes of the limits.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub struct Arriving {
 #[derive(Default)]
 pub struct OverCounts {
     counts: [AtomicU64; Limit::ALL.len()],
-    log: LogLimit,
+    warnings: Warnings,
     tell: Option<Tell>,
 }
 
@@ -75,7 +75,7 @@ impl OverCounts {
     }
 
     fn warn(&self, tenant: &str, limit: Limit, reason: &str, soft: bool) {
-        if let Some(silent) = self.log.pass() {
+        if let Some(silent) = self.warnings.pass(tenant, Instant::now()) {
             let limit = limit.as_str();
             warn!(tenant, limit, soft, silent, "over a limit: {reason}");
         }

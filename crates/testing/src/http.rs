@@ -1,11 +1,11 @@
 //! HTTP over blocking sockets, without a library that would repair anything.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
 

@@ -29,7 +29,7 @@ impl Rig {
             format!(
                 "[tenants.{name}.oidc]\nissuer = \"{}\"\nclient_id = \"{CLIENT}\"\n{more}\n\
                  [tenants.{name}.oidc.login]\nexternal_url = \"{GATEWAY}\"\n\
-                 client_secret_file = {secret:?}\n",
+                 client_secret_file = {secret:?}\nafter_logout_url = \"{GATEWAY}/bye\"\n",
                 issuer.url()
             )
         };
@@ -91,11 +91,14 @@ fn a_browser_is_sent_to_its_issuer_and_back_and_reads_and_logs_out() {
     let kept = browser.cookies.clone();
     let out = browser.open("/oidc/acme/logout");
     expect(&out, 303);
+    let place = out.header("location").unwrap();
+    // The issuer learns whose session to end, and where the browser goes from there.
     assert!(
-        out.header("location")
-            .unwrap()
-            .contains("/logout?client_id=gateway")
+        place.contains("/logout?client_id=gateway&id_token_hint=ey"),
+        "{place}"
     );
+    let after = "&post_logout_redirect_uri=https%3A%2F%2Fgateway.example%2Fbye";
+    assert!(place.ends_with(after), "{place}");
     assert!(browser.cookies.is_empty());
     browser.cookies = kept;
     let again = browser.ask("GET", QUERY, &[]);
@@ -130,7 +133,9 @@ fn whoever_did_not_leave_from_here_does_not_come_back() {
     let elsewhere = back.replace("iss=http", "iss=https");
     expect(&jane.open(&elsewhere), 403);
     expect(&jane.open("/oidc/acme/callback?code=x"), 400);
-    assert!(jane.cookies.keys().all(|name| !name.contains("session")));
+    assert!(jane.cookies.is_empty(), "the attempt is over");
+    expect(&jane.open(&back), 403);
+    let back = jane.at_issuer("/oidc/acme/login");
     let returned = jane.open(&back);
     assert_eq!(jane.path(&returned), "/");
     // Code and callback URL are valid once.
@@ -160,6 +165,7 @@ fn a_token_of_another_login_is_refused() {
     let mut browser = rig.browser();
     let back = browser.at_issuer("/oidc/acme/login");
     expect(&browser.open(&back), 403);
+    assert!(browser.cookies.is_empty(), "the attempt is over");
 }
 
 #[test]

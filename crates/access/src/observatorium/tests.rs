@@ -1,7 +1,14 @@
 use std::fs;
 use std::sync::Arc;
 
+use http::{HeaderMap, Method, Uri};
+
+use metrifold_http::access::Head;
+use metrifold_model::RejectionKind;
+
 use super::*;
+use crate::shown::Shown;
+use crate::tenants::{Settings, Tenants};
 
 /// A tenant in the usual form of the file.
 fn tenant(name: &str, id: &str) -> String {
@@ -29,10 +36,10 @@ fn what_is_unchanged_is_taken_over_and_what_has_changed_is_read() {
     assert_eq!(tenants(&second), tenants(&read_tenants(&file).unwrap()));
     let kept = |at: usize| {
         first
-            .0
+            .entries
             .all
             .iter()
-            .any(|entry| Arc::ptr_eq(entry, &second.0.all[at]))
+            .any(|entry| Arc::ptr_eq(entry, &second.entries.all[at]))
     };
     assert_eq!([0, 1, 2].map(kept), [false, true, false]);
     let prints = |of: &ForeignTenants| of.tenants().map(|it| it.print).collect::<Vec<_>>();
@@ -58,14 +65,14 @@ fn what_is_unchanged_is_taken_over_and_what_has_changed_is_read() {
 #[test]
 fn a_file_of_any_form_gives_what_its_entries_give() {
     let one = tenant("a", "x");
-    let usual = parse_tenants(&format!("tenants:\n{one}"), None).unwrap();
+    let usual = parse_tenants(&format!("tenants:\n{one}"), None, true).unwrap();
     for other in [
         "tenants: [{name: a, id: x, oidc: {clientID: c, issuerURL: 'https://issuer.example'}}]\n",
         "{tenants: [{name: a, id: x, oidc: {clientID: c, issuerURL: 'https://issuer.example'}}]}\n",
         "tenants:\n  -\n    name: a\n    id: x\n    oidc: {clientID: c, issuerURL: https://issuer.example}\n",
         "tenants:\n- name: &n a\n  id: x\n  oidc: {clientID: c, issuerURL: https://issuer.example}\n",
     ] {
-        let read = parse_tenants(other, None).unwrap();
+        let read = parse_tenants(other, None, true).unwrap();
         assert_eq!(tenants(&read), tenants(&usual), "{other}");
     }
     // An alias for something in another entry.
@@ -73,12 +80,22 @@ fn a_file_of_any_form_gives_what_its_entries_give() {
         "tenants:\n{one}- name: b\n  id: y\n  oidc: &o\n    clientID: c\n    issuerURL: https://x.example\n\
          - name: d\n  id: z\n  oidc: *o\n"
     );
-    assert_eq!(parse_tenants(&aliased, None).unwrap().tenants().count(), 3);
+    assert_eq!(
+        parse_tenants(&aliased, None, true)
+            .unwrap()
+            .tenants()
+            .count(),
+        3
+    );
     // Errors name the line in the file, and the tenant.
     let wrong = format!("tenants:\n{one}- name: b\n  idd: y\n");
-    assert!(parse_tenants(&wrong, None).unwrap_err().contains("line 8"));
+    assert!(
+        parse_tenants(&wrong, None, true)
+            .unwrap_err()
+            .contains("line 8")
+    );
     let wrong = format!("tenants:\n{one}- name: b\n  id: y\n");
-    let reason = parse_tenants(&wrong, None).unwrap_err();
+    let reason = parse_tenants(&wrong, None, true).unwrap_err();
     assert!(
         reason.starts_with("tenant \"b\": must have exactly one"),
         "{reason}"
@@ -97,4 +114,203 @@ fn a_file_may_have_more_nodes_than_the_parser_allows_by_default() {
     let text = format!("roles: [{{name: r, tenants: [{many}]}}]\n");
     let rbac = parse_rbac(&text, None).unwrap();
     assert_eq!(rbac.roles().next().unwrap().1.tenants.len(), 300_000);
+}
+
+fn key(file: &Path) -> Foreign<ForeignTenants> {
+    serde_json::from_value(file.display().to_string().into()).unwrap()
+}
+
+/// The names of the tenants that are used, and of those that are set aside.
+fn names(of: &ForeignTenants) -> (Vec<&str>, Vec<&str>) {
+    let used = of.tenants().map(|tenant| tenant.name).collect();
+    (
+        used,
+        of.aside().iter().map(|aside| aside.name.as_str()).collect(),
+    )
+}
+
+#[test]
+fn a_tenant_that_cannot_be_used_is_set_aside_at_the_start_and_is_an_error_at_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.yaml");
+    let write = |text: &str| fs::write(&file, format!("tenants:\n{text}")).unwrap();
+    let good = tenant("good", "0123");
+    for bad in [
+        "- name: bad\n  id: x\n  mTLS: {caPath: /nowhere/ca.crt}\n",
+        "- name: bad\n  id: x\n  opa: {query: data.x.allow}\n  oidc: {clientID: c, issuerURL: https://x.example}\n",
+        "- name: bad\n  id: x\n  unknown: key\n",
+        "- name: bad\n  id: x\n",
+    ] {
+        write(&format!("{good}{bad}"));
+        let start = key(&file);
+        let read = start.get().unwrap();
+        assert_eq!(names(read), (vec!["good"], vec!["bad"]), "{bad}");
+        assert_eq!(
+            read.tenants().next().unwrap().config.id.as_deref(),
+            Some("0123")
+        );
+        assert!(!read.aside()[0].reason.is_empty());
+
+        // It stays aside while it cannot be used, and others do not come to it.
+        let reload = key(&file);
+        reload.take_over(&start);
+        assert_eq!(names(reload.get().unwrap()).1, ["bad"]);
+        let worse = bad.replace("name: bad", "name: good");
+        write(&worse);
+        let refused = key(&file);
+        refused.take_over(&reload);
+        let reason = refused.get().err().unwrap();
+        assert!(reason.contains("tenant \"good\": "), "{reason}");
+        write(&format!("{good}{}", tenant("bad", "x")));
+        let mended = key(&file);
+        mended.take_over(&reload);
+        assert_eq!(names(mended.get().unwrap()), (vec!["good", "bad"], vec![]));
+    }
+    // What is not an entry of any tenant is an error at the start as well.
+    write(&format!("{good}- name: [\n"));
+    assert!(key(&file).get().is_err());
+    write(&format!("{good}- id: nameless\n"));
+    assert!(key(&file).get().is_err());
+}
+
+#[tokio::test]
+async fn callers_of_a_tenant_that_is_set_aside_are_told_to_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.yaml");
+    // The second has the id of a tenant that can be used.
+    let bad = "- name: bad\n  id: id-b\n  mTLS: {caPath: /nowhere/ca.crt}\n\
+               - name: worse\n  id: id-g\n  mTLS: {caPath: /nowhere/ca.crt}\n";
+    fs::write(&file, format!("tenants:\n{}{bad}", tenant("good", "id-g"))).unwrap();
+    let mut settings = Settings::default();
+    settings.access.tenants_file = Some(key(&file));
+    let role = RoleConfig {
+        resources: vec!["metrics".to_owned()],
+        tenants: vec!["bad".to_owned()],
+        permissions: vec![Permission::Read],
+    };
+    settings.roles.push(("reader", &role));
+    let built = Tenants::build(&settings, Some(&Tenants::default())).unwrap();
+    assert_eq!(built.len(), 1);
+    let warnings = settings.access.warnings();
+    assert!(
+        warnings[0].contains("\"bad\" of tenants_file cannot be used"),
+        "{warnings:?}"
+    );
+    for (tenant, authorization, kind) in [
+        (Some("bad"), Some("Bearer x"), RejectionKind::Unavailable),
+        (Some("id-b"), Some("Bearer x"), RejectionKind::Unavailable),
+        (
+            Some("id-g"),
+            Some("Bearer x"),
+            RejectionKind::Unauthenticated,
+        ),
+        (
+            Some("good"),
+            Some("Bearer x"),
+            RejectionKind::Unauthenticated,
+        ),
+        (
+            Some("none"),
+            Some("Bearer x"),
+            RejectionKind::Unauthenticated,
+        ),
+        (None, Some("Bearer x"), RejectionKind::Unavailable),
+        (None, None, RejectionKind::Unauthenticated),
+    ] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("authorization", authorization), ("thanos-tenant", tenant)] {
+            headers.extend(value.map(|it| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    it.parse().unwrap(),
+                )
+            }));
+        }
+        let uri = Uri::from_static("/receive");
+        let head = Head {
+            peer: "127.0.0.1:1".parse().unwrap(),
+            method: &Method::POST,
+            uri: &uri,
+            headers: &headers,
+            params: &[],
+            presented: &[],
+            certificate: None,
+        };
+        let refused = built.decide(&Shown::of(head), Permission::Write).await;
+        let rejection = refused.err().unwrap().rejection;
+        assert_eq!(rejection.kind, kind, "{tenant:?}: {}", rejection.reason);
+    }
+}
+
+#[test]
+fn login_limits_and_issuers_without_tls_are_as_in_the_file() {
+    let entry = |more: &str| {
+        let text = format!(
+            "tenants:\n- name: a\n  id: x\n  oidc:\n    clientID: c\n    clientSecret: hush\n{more}"
+        );
+        let read = parse_tenants(&text, None, true).unwrap();
+        let config = read.tenants().next().unwrap().config.clone();
+        let notes: Vec<_> = read.notes().map(|(_, note)| note.to_owned()).collect();
+        (config, notes)
+    };
+    let https = "    issuerURL: https://x.example\n";
+    let redirect = |url: &str| format!("{https}    redirectURL: {url}\n");
+    let (config, notes) = entry(&redirect("https://m.example/oidc/a/callback"));
+    let login = config.oidc.unwrap().login.unwrap();
+    assert_eq!(login.external_url, "https://m.example");
+    assert_eq!(login.client_secret.unwrap().expose(), "hush");
+    assert_eq!(notes, [""; 0]);
+    for other in [
+        "http://m.example/oidc/a/callback",
+        "https://m.example/oidc/b/callback",
+        "https://m.example/sub/oidc/a/callback",
+    ] {
+        let (config, notes) = entry(&redirect(other));
+        assert_eq!(config.oidc.unwrap().login, None, "{other}");
+        assert!(notes[0].contains("redirectURL"), "{notes:?}");
+    }
+    let (config, notes) = entry("    issuerURL: http://dex.auth:5556\n");
+    assert!(config.oidc.unwrap().allow_http);
+    assert!(notes[0].contains("forge"), "{notes:?}");
+
+    let rates = |rates: &str| entry(&format!("{https}  rateLimits: [{rates}]\n"));
+    let (config, notes) = rates("{endpoint: '/.*', limit: 600, window: 1m, failOpen: true}");
+    let keys = config.limits.unwrap().keys;
+    assert_eq!(
+        (keys.requests_per_second, keys.requests_burst),
+        (Some(10), Some(600))
+    );
+    assert_eq!(notes, [""; 0]);
+    for other in [
+        "{endpoint: '/api/metrics/v1/.+/api/v1/receive', limit: 600, window: 1m}",
+        "{endpoint: '/.*', limit: 6, window: 1m}",
+        "{endpoint: '/.*'}",
+    ] {
+        let (config, notes) = rates(other);
+        assert_eq!(config.limits, None, "{other}");
+        assert!(notes[0].contains("rateLimits"), "{notes:?}");
+    }
+    assert_eq!(rates("").0.limits, None);
+}
+
+#[tokio::test]
+async fn another_client_secret_makes_another_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.yaml");
+    let build = |secret: &str, before: &Tenants| {
+        let text = format!(
+            "tenants:\n- name: a\n  id: x\n  oidc:\n    clientID: c\n    clientSecret: {secret}\n    \
+             issuerURL: https://127.0.0.1:1\n    redirectURL: https://m.example/oidc/a/callback\n"
+        );
+        fs::write(&file, text).unwrap();
+        let mut settings = Settings::default();
+        settings.access.tenants_file = Some(key(&file));
+        Tenants::build(&settings, Some(before)).unwrap()
+    };
+    let verifier = |of: &Tenants| std::ptr::from_ref(of.login("a").unwrap().1);
+    let first = build("one", &Tenants::default());
+    let same = build("one", &first);
+    assert_eq!(verifier(&first), verifier(&same));
+    let other = build("two", &same);
+    assert_ne!(verifier(&same), verifier(&other));
 }

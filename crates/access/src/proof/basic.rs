@@ -86,11 +86,39 @@ impl Users {
                 }
             };
         }
-        Ok(Self {
+        Ok(Self::of(users))
+    }
+
+    /// A method that accepts nobody, and whose checks take as long as those of this one.
+    pub(crate) fn decoy(&self) -> Self {
+        // No caller has this name, as a colon ends the name of a user.
+        let nobody = self
+            .users
+            .values()
+            .next()
+            .map(|it| (":".into(), it.clone()));
+        Self::of(nobody.into_iter().collect())
+    }
+
+    fn of(users: BTreeMap<Arc<str>, String>) -> Self {
+        Self {
             users,
             known: Cache::new(CACHED),
             turns: Semaphore::new(AT_ONCE),
-        })
+        }
+    }
+
+    /// Lets all further checks wait for their turn in vain.
+    #[cfg(test)]
+    pub(crate) fn is_busy(&self) {
+        self.turns.forget_permits(AT_ONCE);
+    }
+
+    /// Whether the method has checked this password.
+    #[cfg(test)]
+    pub(crate) fn has_checked(&self, user: &str, password: &str) -> bool {
+        let key = digest::of([user.as_bytes(), password.as_bytes()]);
+        self.known.get(&key).is_some()
     }
 
     /// The names of all users.

@@ -18,7 +18,9 @@ use tracing::{debug, warn};
 
 use metrifold_base::{BuildError, foreign};
 use metrifold_http::Client;
+use metrifold_model::Retry;
 
+use super::Unknown;
 use crate::config::OidcConfig;
 use crate::fetch;
 use crate::fetch::url;
@@ -29,8 +31,8 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 /// Age at which keys are fetched again in the background.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// Minimum time between two attempts. Anyone can send tokens with unknown key ids, and must not
-/// cause a fetch by each.
+/// Minimum time between two attempts. Anyone can send tokens that no known key has signed, and must
+/// not cause a fetch by each.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Timeout for each document.
@@ -45,7 +47,8 @@ pub(crate) struct Issuer {
     allow_http: bool,
     client: Client,
     known: ArcSwapOption<Known>,
-    attempt: Mutex<Attempt>,
+    /// The last attempt to fetch the keys.
+    attempt: Mutex<Option<Attempt>>,
     refreshing: AtomicBool,
 }
 
@@ -84,9 +87,10 @@ impl std::fmt::Debug for Key {
     }
 }
 
-#[derive(Default)]
 struct Attempt {
-    last: Option<(Instant, Result<(), Arc<str>>)>,
+    began: Instant,
+    ended: Instant,
+    result: Result<(), Arc<str>>,
 }
 
 impl Issuer {
@@ -110,23 +114,11 @@ impl Issuer {
         self.known.load().is_some()
     }
 
-    /// The keys. They are fetched again if none has this id, unless that was done a moment ago.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the reason when the keys cannot be determined.
-    pub(crate) async fn keys(self: &Arc<Self>, id: Option<&str>) -> Result<Arc<Known>, Arc<str>> {
-        if let Some(known) = self.known.load_full()
-            && known.has(id)
-        {
-            self.keep_fresh(&known);
-            return Ok(known);
-        }
-        // The key is unknown: the issuer may have rotated its keys.
-        self.refresh().await?;
-        self.known
-            .load_full()
-            .ok_or_else(|| "the issuer could not be reached".into())
+    /// The keys; none if the issuer was never reached.
+    pub(crate) fn known(self: &Arc<Self>) -> Option<Arc<Known>> {
+        let known = self.known.load_full()?;
+        self.keep_fresh(&known);
+        Some(known)
     }
 
     /// The discovered endpoints.
@@ -134,8 +126,18 @@ impl Issuer {
     /// # Errors
     ///
     /// Fails with the reason when the issuer was never reached, or offers no login.
-    pub(crate) async fn endpoints(self: &Arc<Self>) -> Result<Arc<Endpoints>, Arc<str>> {
-        let known = self.keys(None).await?;
+    pub(crate) async fn endpoints(self: &Arc<Self>) -> Result<Arc<Endpoints>, Unknown> {
+        let known = match self.known() {
+            Some(known) => known,
+            None => {
+                let fetched = self.refresh().await;
+                let known = self.known();
+                known.ok_or_else(|| match fetched {
+                    Err(reason) => reason,
+                    Ok(()) => "the issuer could not be reached".into(),
+                })?
+            }
+        };
         let endpoints = known.endpoints.clone();
         endpoints.ok_or_else(|| {
             "the issuer's discovery document has no authorization_endpoint or no token_endpoint"
@@ -177,17 +179,36 @@ impl Issuer {
         }
     }
 
-    /// Fetches discovery document and keys, unless that was attempted less than [`PAUSE`] ago.
-    /// Concurrent callers wait for one attempt and share its outcome.
-    pub(crate) async fn refresh(&self) -> Result<(), Arc<str>> {
+    /// Fetches discovery document and keys, unless the last attempt ended less than [`PAUSE`] ago.
+    /// Concurrent callers wait for one attempt.
+    ///
+    /// # Errors
+    ///
+    /// Fails unless an attempt that began after this call has succeeded: otherwise, the issuer may have
+    /// new keys.
+    pub(crate) async fn refresh(&self) -> Result<(), Unknown> {
+        let asked = Instant::now();
         let mut attempt = self.attempt.lock().await;
-        if let Some((when, result)) = &attempt.last
-            && when.elapsed() < PAUSE
-        {
-            return result.clone();
+        if let Some(last) = &*attempt {
+            let pause = PAUSE.saturating_sub(last.ended.elapsed());
+            match &last.result {
+                Ok(()) if last.began >= asked => return Ok(()),
+                result if !pause.is_zero() => {
+                    let reason = result.clone().err();
+                    let reason = reason.unwrap_or_else(|| {
+                        "no known key of the issuer has signed the token, and the keys were fetched a moment ago"
+                            .into()
+                    });
+                    return Err(Unknown {
+                        reason,
+                        retry: Retry::After(pause),
+                    });
+                }
+                _ => {}
+            }
         }
-        let result = self.fetch().await;
-        let result = match result {
+        let began = Instant::now();
+        let result = match self.fetch().await {
             Ok((keys, endpoints)) => {
                 self.take(keys, endpoints);
                 Ok(())
@@ -198,8 +219,15 @@ impl Issuer {
                 Err(format!("cannot fetch the keys of issuer {}: {reason}", self.url).into())
             }
         };
-        attempt.last = Some((Instant::now(), result.clone()));
-        result
+        let last = attempt.insert(Attempt {
+            began,
+            ended: Instant::now(),
+            result,
+        });
+        last.result.clone().map_err(|reason| Unknown {
+            reason,
+            retry: Retry::After(PAUSE),
+        })
     }
 
     fn take(&self, keys: Vec<Key>, endpoints: Option<Endpoints>) {
@@ -261,10 +289,6 @@ impl Issuer {
 }
 
 impl Known {
-    fn has(&self, id: Option<&str>) -> bool {
-        id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
-    }
-
     /// The keys that may have signed a token with this header: those with its key id, or all if it has
     /// none.
     pub(crate) fn for_token<'a>(

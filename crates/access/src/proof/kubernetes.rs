@@ -1,6 +1,6 @@
 //! Tokens of Kubernetes service accounts, verified by the API server (`TokenReview`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use metrifold_base::{BuildError, LogLimit, Secret, read_text};
-use metrifold_http::Client;
+use metrifold_http::{Client, ClientTls};
 use metrifold_model::Proof;
 
 use super::{Proven, Verdict, oidc};
@@ -55,18 +55,15 @@ pub(crate) struct Reviews {
 
 impl Reviews {
     pub(crate) fn new(config: &KubernetesConfig) -> Result<Self, BuildError> {
-        let mut config = config.clone();
-        if config.tls.ca_file.is_none() {
-            // Path of the cluster's authority in every pod. Elsewhere, the system's authorities are used.
-            let own = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt");
-            if std::fs::metadata(&own).is_ok_and(|file| file.is_file()) {
-                config.tls.ca_file = Some(own);
-            }
-        }
+        let config = config.clone();
+        let tls = ClientTls {
+            ca_file: config.ca_file().map(Path::to_owned),
+            ..config.tls
+        };
         let server = config.api_server.uri().to_string();
         let uri = format!("{}{PATH}", server.trim_end_matches('/'));
         Ok(Self {
-            client: fetch::client(&config.tls)?,
+            client: fetch::client(&tls)?,
             uri: uri
                 .parse()
                 .map_err(|error| BuildError::new("api_server", error))?,
@@ -77,6 +74,11 @@ impl Reviews {
             known: Cache::new(CACHED),
             log: LogLimit::default(),
         })
+    }
+
+    /// URL of the API server's reviews.
+    pub(crate) fn server(&self) -> &Uri {
+        &self.uri
     }
 
     pub(crate) async fn prove(&self, shown: &Shown<'_>) -> Verdict {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, get_current_timestamp};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -101,18 +101,17 @@ impl Verifier {
         if header.crit.is_some() {
             return Verdict::wrong("token has critical header parameters, which are not supported");
         }
-        let keys = match self.issuer.keys(header.kid.as_deref()).await {
-            Ok(keys) => keys,
-            Err(reason) => return Verdict::Unknown(reason),
+        let claims = self.claims(token, &header, self.config.audience()).await;
+        let (claims, generation) = match claims {
+            Ok(claims) => claims,
+            Err(verdict) => return verdict,
         };
-        let audience = self.config.audience();
-        let verified = self.verify(token, (header.kid.as_deref(), header.alg), &keys, audience);
-        match verified.and_then(|claims| self.read(&claims)) {
+        match self.read(&claims) {
             Ok((proven, expires)) => {
                 let left = expires.saturating_sub(get_current_timestamp());
                 let left = Duration::from_secs(left) + self.config.clock_skew.0;
                 let until = Instant::now() + left.min(KNOWN);
-                let entry = (keys.generation, Arc::clone(&proven));
+                let entry = (generation, Arc::clone(&proven));
                 self.known.put(key, entry, until);
                 Verdict::Proven(proven)
             }
@@ -132,11 +131,8 @@ impl Verifier {
         let header = header.ok_or_else(|| {
             Verdict::wrong("the issuer's ID token has an unsupported signature algorithm")
         })?;
-        let key = header.kid.as_deref();
-        let keys = self.issuer.keys(key).await.map_err(Verdict::Unknown)?;
         let client = self.config.client_id.as_deref().unwrap_or_default();
-        let claims = self.verify(token, (key, header.alg), &keys, client);
-        let claims = claims.map_err(Verdict::wrong)?;
+        let (claims, _) = self.claims(token, &header, client).await?;
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         if text("azp").is_some_and(|party| party != client) {
             return Err(Verdict::wrong(
@@ -151,34 +147,61 @@ impl Verifier {
         self.read(&claims).map_err(Verdict::wrong)
     }
 
-    /// Verifies a token and returns its claims.
+    /// Verifies a token. Returns its claims and the generation of the keys that verified it. If no known
+    /// key has signed it, the issuer may have a new key, under a new id, under the previous one or
+    /// without any: the keys are fetched again, at most once per pause for all tokens.
+    async fn claims(
+        &self,
+        token: &str,
+        header: &Header,
+        audience: &str,
+    ) -> Result<(Value, u64), Verdict> {
+        let mut tried = None;
+        let mut refreshed = None;
+        loop {
+            if let Some(keys) = self.issuer.known()
+                && tried.replace(keys.generation) != Some(keys.generation)
+            {
+                match self.verify(token, header, &keys, audience) {
+                    Ok(claims) => return Ok((claims, keys.generation)),
+                    Err(ErrorKind::InvalidSignature) => {}
+                    Err(kind) => return Err(Verdict::wrong(reason(&kind))),
+                }
+            }
+            match refreshed {
+                None => refreshed = Some(self.issuer.refresh().await),
+                Some(Ok(())) => {
+                    return Err(Verdict::wrong("token is not signed by a key of its issuer"));
+                }
+                Some(Err(reason)) => return Err(Verdict::Unknown(reason)),
+            }
+        }
+    }
+
+    /// Verifies a token by these keys and returns its claims.
     fn verify(
         &self,
         token: &str,
-        (key, algorithm): (Option<&str>, Algorithm),
+        header: &Header,
         keys: &Known,
         audience: &str,
-    ) -> Result<Value, String> {
-        let mut validation = Validation::new(algorithm);
+    ) -> Result<Value, ErrorKind> {
+        let mut validation = Validation::new(header.alg);
         validation.leeway = self.config.clock_skew.0.as_secs();
         validation.validate_nbf = true;
         validation.set_audience(&[audience]);
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        let mut wrong = "token is not signed by a key of its issuer";
-        for key in keys.for_token(key, algorithm) {
+        for key in keys.for_token(header.kid.as_deref(), header.alg) {
             match decode::<Value>(token, &key.key, &validation) {
                 Ok(token) => return Ok(token.claims),
-                Err(error) => match error.kind() {
+                Err(error) => match error.into_kind() {
                     ErrorKind::InvalidSignature => {}
-                    kind => {
-                        wrong = reason(kind);
-                        break;
-                    }
+                    kind => return Err(kind),
                 },
             }
         }
-        Err(wrong.to_owned())
+        Err(ErrorKind::InvalidSignature)
     }
 
     fn read(&self, claims: &Value) -> Result<(Arc<Proven>, u64), String> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use metrifold_base::{BuildError, read_text};
+use metrifold_base::{BuildError, Secret, foreign, read_text};
 use metrifold_http::form;
 use metrifold_model::Proof;
 
@@ -49,7 +49,8 @@ const MAX_COOKIE: usize = 3800;
 pub(crate) struct Login {
     pub(crate) config: LoginConfig,
     client_id: String,
-    secret: Option<String>,
+    /// Credentials of the client; none for a public client.
+    credentials: Option<ClientCredentials>,
     /// Name of the session cookie, distinct for each login configuration.
     name: String,
     pub(crate) sealer: Sealer,
@@ -75,6 +76,9 @@ pub(crate) struct Session {
     pub(crate) ends: u64,
     /// Refresh token; none if the issuer returned none or the cookie would be too large.
     pub(crate) refresh: Option<String>,
+    /// ID token of the login, which tells the issuer at the logout which of its sessions to end; none if
+    /// the cookie would be too large.
+    pub(crate) id_token: Option<String>,
 }
 
 /// Outcome of a renewal.
@@ -103,14 +107,18 @@ impl Login {
                 let reason = format!("cannot read {}: {error}", path.display());
                 BuildError::new("login.client_secret_file", reason)
             })?;
-            Ok::<_, BuildError>(text.trim().to_owned())
+            Ok::<_, BuildError>(Secret::new(text.trim()))
         });
+        let secret = match &login.client_secret {
+            Some(secret) => Some(secret.clone()),
+            None => secret.transpose()?,
+        };
         let client_id = config.client_id.clone().unwrap_or_default();
         let print = digest::plain(format!("{config:?}").as_bytes());
         let suffix = print[..8].iter().map(|byte| format!("{byte:02x}"));
         Ok(Self {
             sealer: Sealer::new(login.session.0),
-            secret: secret.transpose()?,
+            credentials: secret.map(|it| ClientCredentials::new(&client_id, it)),
             name: [SESSION]
                 .into_iter()
                 .map(str::to_owned)
@@ -135,22 +143,23 @@ impl Login {
         &self.name
     }
 
-    /// Seals a session. If the cookie would be too large for browsers, the refresh token is left out.
+    /// Seals a session. If the cookie would be too large for browsers, the ID token is left out, and then
+    /// the refresh token.
     pub(crate) fn seal(&self, mut session: Session) -> Result<String, &'static str> {
         let seal = |session: &Session| {
             let text = serde_json::to_vec(session).map_err(|_| "the session cannot be encoded")?;
             self.sealer.seal(&self.name, &text)
         };
-        let sealed = seal(&session)?;
-        if sealed.len() <= MAX_COOKIE {
-            return Ok(sealed);
-        }
-        session.refresh = None;
-        let sealed = seal(&session)?;
-        match sealed.len() <= MAX_COOKIE {
-            true => Ok(sealed),
-            false => {
-                Err("the session does not fit into a cookie, as the user is in too many groups")
+        loop {
+            let sealed = seal(&session)?;
+            if sealed.len() <= MAX_COOKIE {
+                return Ok(sealed);
+            }
+            let left_out = session.id_token.take().or_else(|| session.refresh.take());
+            if left_out.is_none() {
+                return Err(
+                    "the session does not fit into a cookie, as the user is in too many groups",
+                );
             }
         }
     }
@@ -247,7 +256,7 @@ impl Login {
         };
         let tokens = match self.ask(issuer, &endpoints, asked).await {
             Tokens::Given(tokens) => tokens,
-            Tokens::Unknown(reason) => return Verdict::Unknown(reason),
+            Tokens::Unknown(reason) => return Verdict::Unknown(reason.into()),
             Tokens::Refused(_) => {
                 self.end(session);
                 return over();
@@ -323,8 +332,8 @@ impl Login {
     ) -> Tokens {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(form::TYPE));
-        match &self.secret {
-            Some(secret) => match basic(&self.client_id, secret) {
+        match &self.credentials {
+            Some(credentials) => match credentials.header() {
                 Some(value) => {
                     headers.insert(AUTHORIZATION, value);
                 }
@@ -351,7 +360,12 @@ impl Login {
                     "invalid_client" | "unauthorized_client" | "temporarily_unavailable" => {
                         Tokens::Unknown(format!("the issuer answered {error}").into())
                     }
-                    error => Tokens::Refused(metrifold_base::foreign(error, 100)),
+                    error => {
+                        // Known as secrets while the issuer's words are scrubbed of them.
+                        let sent = SENT.iter().flat_map(|name| asked.values(name));
+                        let _sent: Vec<Secret> = sent.map(Secret::new).collect();
+                        Tokens::Refused(foreign(error, 100))
+                    }
                 }
             }
             Ok((status, _)) => {
@@ -409,15 +423,77 @@ pub(crate) fn sessions(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Maximum number of session cookies that are considered per request.
 const MOST_SESSIONS: usize = 16;
 
-/// `Authorization` header with the client's id and secret, form-encoded as RFC 6749 requires.
-fn basic(client: &str, secret: &str) -> Option<HeaderValue> {
-    let encode = |text: &str| {
-        let mut form = form::Form::default();
-        form.add("", text);
-        form.to_string().trim_start_matches('=').to_owned()
-    };
-    let pair = format!("{}:{}", encode(client), encode(secret));
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+/// Parameters of requests to the token endpoint that are secrets.
+const SENT: [&str; 3] = ["code", "code_verifier", "refresh_token"];
+
+/// Credentials of the client at the token endpoint: the secret, and the text of the header with it.
+/// Both are secrets, which an issuer may repeat in its messages.
+struct ClientCredentials {
+    _secret: Secret,
+    encoded: Secret,
+}
+
+impl ClientCredentials {
+    /// Id and secret are form-encoded, as RFC 6749 requires.
+    fn new(client: &str, secret: Secret) -> Self {
+        let encode = |text: &str| {
+            let mut form = form::Form::default();
+            form.add("", text);
+            form.to_string().trim_start_matches('=').to_owned()
+        };
+        let pair = format!("{}:{}", encode(client), encode(secret.expose()));
+        Self {
+            _secret: secret,
+            encoded: Secret::new(STANDARD.encode(pair)),
+        }
+    }
+
+    /// The `Authorization` header.
+    fn header(&self) -> Option<HeaderValue> {
+        let text = format!("Basic {}", self.encoded.expose());
+        let mut value = HeaderValue::try_from(text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_that_would_be_too_large_goes_without_the_id_token_and_then_the_refresh_token() {
+        let config: OidcConfig = toml::from_str(
+            "issuer = \"http://127.0.0.1:1\"\nclient_id = \"c\"\n[login]\nexternal_url = \"https://x\"",
+        )
+        .unwrap();
+        let login = Login::new(&config, config.login.as_ref().unwrap()).unwrap();
+        for (id_token, refresh, groups, expected) in [
+            (500, 500, 0, Some((true, true))),
+            (2500, 500, 0, Some((false, true))),
+            (2500, 2500, 0, Some((false, true))),
+            (2500, 4000, 0, Some((false, false))),
+            (500, 500, 4000, None),
+        ] {
+            let text = |length| Some("x".repeat(length));
+            let sealed = login.seal(Session {
+                id: "id".to_owned(),
+                subject: "jane".to_owned(),
+                groups: vec!["x".repeat(groups)],
+                good_until: 1,
+                ends: 2,
+                refresh: text(refresh),
+                id_token: text(id_token),
+            });
+            let kept = sealed.ok().map(|sealed| {
+                assert!(sealed.len() <= MAX_COOKIE);
+                let mut headers = HeaderMap::new();
+                let cookie = format!("{}={sealed}", login.session_cookie());
+                headers.insert(COOKIE, cookie.parse().unwrap());
+                let session = login.shown(&headers).unwrap();
+                (session.id_token.is_some(), session.refresh.is_some())
+            });
+            assert_eq!(kept, expected, "{id_token} {refresh} {groups}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Builds tenants from their configuration, and reuses the parts that a reload leaves unchanged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -223,21 +223,24 @@ impl<'a> Builder<'a> {
                     let made = || made().map_err(|error| error.to_string());
                     let login = config.login.as_ref();
                     let secret = login.and_then(|it| it.client_secret_file.as_deref());
-                    let texts = [texts, files(&[secret])].concat();
+                    let inline = login.and_then(|it| it.client_secret.as_ref());
+                    let inline = inline.map(|secret| secret.expose().as_bytes().to_vec());
+                    let inline = inline.into_iter().collect();
+                    let texts = [texts, files(&[secret]), inline].concat();
                     ways.extend(self.way(table, "oidc", format!("{config:?}"), &texts, made));
                 }
                 Err(error) => self.error(table, &format!("oidc.{}", error.what), &error.reason),
             }
         }
         if let Some(config) = &config.kubernetes {
-            let tls: Vec<_> = config.tls.files().map(Some).collect();
+            let files_of_server: Vec<_> = config.files().map(Some).collect();
             let made = || {
                 kubernetes::Reviews::new(config)
                     .map(Box::new)
                     .map(Method::Kubernetes)
             };
             let made = || made().map_err(|error| error.to_string());
-            let texts = files(&tls);
+            let texts = files(&files_of_server);
             ways.extend(self.way(table, "kubernetes", format!("{config:?}"), &texts, made));
         }
         if let Some(config) = &config.trusted_header {
@@ -330,6 +333,7 @@ impl<'a> Builder<'a> {
         let mut hidden: Vec<HeaderName> = built.headers.clone();
         hidden.extend(CUSTOMARY);
         let mut challenges = BTreeMap::new();
+        let mut servers = HashSet::new();
         for (number, way) in built.ways.iter().enumerate() {
             challenges.extend(way.method.challenge().map(|text| (text, ())));
             let index = &mut built.index;
@@ -340,6 +344,7 @@ impl<'a> Builder<'a> {
                     }
                 }
                 Method::Basic(users) => {
+                    built.decoy.get_or_insert_with(|| users.decoy());
                     for name in users.names() {
                         index.users.entry(name.clone()).or_default().push(number);
                     }
@@ -361,13 +366,17 @@ impl<'a> Builder<'a> {
                         index.sessions.entry(name).or_default().push(number);
                     }
                 }
-                Method::Kubernetes(_) => index.reviews.push(number),
+                Method::Kubernetes(reviews) => {
+                    index.reviews.push(number);
+                    servers.insert(reviews.server().clone());
+                }
                 Method::TrustedHeader(proxy) => {
                     index.proxies.push(number);
                     hidden.extend(proxy.headers().cloned());
                 }
             }
         }
+        built.index.has_several_servers = servers.len() > 1;
         hidden.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         hidden.dedup();
         built.hidden = hidden.into();

@@ -1,9 +1,12 @@
 //! The decision on a request: authenticates the caller, and authorizes it for tenants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use metrifold_http::access::{Head, Permission};
 use metrifold_http::{Refusal, is_cross_site};
@@ -12,13 +15,16 @@ use metrifold_model::{Caller, Identity, Membership, Proof, Rejection, RejectionK
 use crate::login::{cross_site, entrance};
 use crate::named::named;
 use crate::proof::session::Login;
-use crate::proof::{Method, Proven, Verdict, oidc};
+use crate::proof::{Method, Proven, Unknown, Verdict, oidc};
 use crate::shown::{Credentials, Shown};
 
-use super::{One, Tenants};
+use super::{One, Tenants, Way};
 
 /// Maximum number of tenants of a caller whose request names none.
 const MOST_UNNAMED: usize = 1000;
+
+/// Maximum time for checking the credentials of a request by all methods.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 impl Tenants {
     /// Authenticates the caller of a request, and checks its permission.
@@ -30,7 +36,10 @@ impl Tenants {
         let names = match permission {
             // Admin requests belong to no tenant, whatever their path contains.
             Permission::Admin => Vec::new(),
-            _ => named(&shown.head, &self.parameter, &self.headers)?,
+            _ => match named(&shown.head, &self.parameter, &self.headers) {
+                Ok(names) => names,
+                Err(reason) => return Err(self.misnamed(shown, reason).await),
+            },
         };
         if names.is_empty() {
             return self.of_all(shown, permission).await;
@@ -62,30 +71,49 @@ impl Tenants {
         shown: &Shown<'_>,
         name: &str,
     ) -> Result<(&One, Arc<Proven>), Refusal> {
+        if self.aside.contains(name) && !shown.nothing() {
+            let reason = "the tenant cannot be used at the moment: see the log of the gateway";
+            return Err(Rejection::unavailable(reason).into());
+        }
         let one = self.by_name.get(name).map(|&index| &self.tenants[index]);
         let own = one.map_or(&[][..], |one| one.ways.as_slice());
+        let deadline = Instant::now() + DEADLINE;
         let mut unknown = None;
-        let mut wrong = None;
+        let mut wrong: Vec<(usize, Arc<str>)> = Vec::new();
         for &way in own {
             let method = &self.ways[way].method;
             if matches!(**method, Method::Kubernetes(_)) && self.index.knows_token(shown) {
                 continue;
             }
-            match method.prove(shown).await {
+            match in_time(deadline, method.prove(shown)).await {
                 Verdict::Proven(proven) => {
                     if let Some(one) = one {
                         return Ok((one, proven));
                     }
                 }
                 Verdict::Unknown(reason) => unknown = unknown.or(Some(reason)),
-                Verdict::Wrong(reason) => wrong = wrong.or(Some(reason)),
+                Verdict::Wrong(reason) => {
+                    debug!(
+                        tenant = name,
+                        reason = &*reason,
+                        "credentials are not valid"
+                    );
+                    wrong.push((way, reason));
+                }
                 Verdict::Absent => {}
             }
         }
+        if let Verdict::Unknown(reason) = self.pretend(shown, own).await {
+            unknown = unknown.or(Some(reason));
+        }
         // Only callers that are authenticated for another tenant may learn whether this one exists.
-        let others = self.index.ways(shown);
-        for way in others.filter(|way| !own.contains(way)) {
-            match self.ways[way].method.prove(shown).await {
+        let indexed: Vec<usize> = self.index.ways(shown).collect();
+        for &way in &indexed {
+            let method = &self.ways[way].method;
+            if own.contains(&way) || method.is_for_named_only() {
+                continue;
+            }
+            match in_time(deadline, method.prove(shown)).await {
                 Verdict::Proven(_) => {
                     let rejection = match one {
                         Some(_) => {
@@ -101,65 +129,125 @@ impl Tenants {
                     return Err(rejection.into());
                 }
                 Verdict::Unknown(reason) => unknown = unknown.or(Some(reason)),
-                Verdict::Wrong(reason) => wrong = wrong.or(Some(reason)),
+                Verdict::Wrong(reason) => wrong.push((way, reason)),
                 Verdict::Absent => {}
             }
         }
-        match unknown {
-            Some(reason) => Err(Rejection::unavailable(&*reason).into()),
-            None => Err(self.unauthenticated(self.wrong(shown, wrong.as_deref()))),
+        if let Some(reason) = unknown {
+            return Err(Rejection::from(reason).into());
         }
+        // A reason that depended on the tenant's own methods would reveal that the tenant exists.
+        let mut indexed = indexed.iter();
+        let wrong = indexed.find_map(|way| {
+            let named_only = self.ways[*way].method.is_for_named_only();
+            let mut wrong = wrong.iter().filter(|_| !named_only);
+            wrong.find(|(other, _)| other == way).map(|(_, it)| &**it)
+        });
+        Err(self.unauthenticated(self.wrong(shown, wrong)))
     }
 
     /// Authenticates a caller whose request names no tenant. Returns all of its tenants for which it has
     /// the permission.
     async fn of_all(&self, shown: &Shown<'_>, permission: Permission) -> Result<Caller, Refusal> {
+        let (accepted, mut doubts) = self.prove(shown).await;
         let mut memberships = Vec::new();
-        let mut first: Option<Arc<Proven>> = None;
         let mut browser = Browser::default();
-        let mut unknown = None;
-        let mut wrong = None;
-        for way in self.index.ways(shown) {
-            let way = &self.ways[way];
-            match way.method.prove(shown).await {
-                Verdict::Proven(proven) => {
-                    let tenants = way.tenants.as_slice();
-                    if tenants.len() > MOST_UNNAMED {
-                        let reason = "the credentials are valid for too many tenants: name tenants in the path or in a header";
-                        return Err(Rejection::invalid(reason).into());
-                    }
-                    for &tenant in tenants {
-                        let one = &self.tenants[tenant];
-                        match self.check(one, &proven, permission).await {
-                            Ok(()) => memberships.push(one.membership.clone()),
-                            Err(no) if no.kind == RejectionKind::Forbidden => {}
-                            Err(no) => unknown = unknown.or(Some(no.reason.into())),
-                        }
-                    }
-                    browser.add(proven.proof);
-                    first.get_or_insert(proven);
-                }
-                Verdict::Unknown(reason) => unknown = unknown.or(Some(reason)),
-                Verdict::Wrong(reason) => wrong = wrong.or(Some(reason)),
-                Verdict::Absent => {}
+        for (way, proven) in &accepted {
+            let tenants = way.tenants.as_slice();
+            if tenants.len() > MOST_UNNAMED {
+                let reason = "the credentials are valid for too many tenants: name tenants in the path or in a header";
+                return Err(Rejection::invalid(reason).into());
             }
+            for &tenant in tenants {
+                let one = &self.tenants[tenant];
+                match self.check(one, proven, permission).await {
+                    Ok(()) => memberships.push(one.membership.clone()),
+                    Err(no) if no.kind == RejectionKind::Forbidden => {}
+                    Err(no) => doubts.unknown = doubts.unknown.or(Some(no.reason.into())),
+                }
+            }
+            browser.add(proven.proof);
         }
         memberships.sort();
         memberships.dedup();
-        match (first, unknown) {
-            (Some(proven), _) if !memberships.is_empty() => {
+        match accepted.first() {
+            Some((_, proven)) if !memberships.is_empty() => {
                 self.check_origin(shown, &memberships, browser, permission)?;
-                caller(shown, memberships, &proven, permission)
+                caller(shown, memberships, proven, permission)
             }
             // The method that cannot be checked now may be the one that has the permission.
-            (_, Some(reason)) => Err(Rejection::unavailable(&*reason).into()),
-            (Some(proven), None) => {
+            Some((_, proven)) if doubts.unknown.is_none() => {
                 let (who, permission) = (proven.who(), permission.as_str());
                 let reason = format!("{who} has no role with the permission {permission}");
                 Err(Rejection::new(RejectionKind::Forbidden, reason).into())
             }
-            (None, None) => Err(self.unauthenticated(self.wrong(shown, wrong.as_deref()))),
+            _ => Err(self.unproven(shown, doubts)),
         }
+    }
+
+    /// The answer to a request whose names of tenants are not valid, or contradict each other. Only
+    /// authenticated callers learn the reason.
+    async fn misnamed(&self, shown: &Shown<'_>, reason: Rejection) -> Refusal {
+        let (accepted, doubts) = self.prove(shown).await;
+        match accepted.is_empty() {
+            true => self.unproven(shown, doubts),
+            false => reason.into(),
+        }
+    }
+
+    /// Checks the credentials of a request that names no tenant by all methods that may accept them.
+    /// Returns the methods that do, and the reasons of the others.
+    async fn prove(&self, shown: &Shown<'_>) -> (Vec<(&Way, Arc<Proven>)>, Doubts) {
+        let mut accepted = Vec::new();
+        let mut doubts = Doubts::default();
+        let deadline = Instant::now() + DEADLINE;
+        let ways: Vec<usize> = self.index.ways(shown).collect();
+        for way in &ways {
+            let way = &self.ways[*way];
+            match in_time(deadline, way.method.prove(shown)).await {
+                Verdict::Proven(proven) => accepted.push((way, proven)),
+                verdict => doubts.add(verdict),
+            }
+        }
+        if accepted.is_empty() {
+            doubts.add(self.pretend(shown, &ways).await);
+        }
+        (accepted, doubts)
+    }
+
+    /// Checks a password against none if none of `ways` has checked it, so that neither the names of
+    /// users nor those of tenants show in the time until the answer.
+    async fn pretend(&self, shown: &Shown<'_>, ways: &[usize]) -> Verdict {
+        let mut ways = ways.iter().map(|way| &*self.ways[*way].method);
+        match &self.decoy {
+            Some(decoy) if !ways.any(|it| matches!(it, Method::Basic(_))) => {
+                decoy.prove(shown).await
+            }
+            _ => Verdict::Absent,
+        }
+    }
+
+    /// The answer to a request without a valid name of a tenant, whose caller is not authenticated.
+    fn unproven(&self, shown: &Shown<'_>, doubts: Doubts) -> Refusal {
+        if let Some(reason) = doubts.unknown {
+            return Rejection::from(reason).into();
+        }
+        // The credentials may be those of a tenant that cannot be used.
+        if !self.aside.is_empty() && !shown.nothing() {
+            let reason = "the tenant may be one that cannot be used at the moment: see the log of the gateway";
+            return Rejection::unavailable(reason).into();
+        }
+        let wrong = doubts.wrong.as_deref();
+        let reason = match shown.credentials {
+            Credentials::Basic(..) => Some(
+                "user or password is wrong, or several tenants have the user: name one in the path or in a header",
+            ),
+            Credentials::Bearer(_) if wrong.is_none() && self.index.has_several_servers => Some(
+                "the token is not valid here, or that of a service account: name its tenant in the path or in a header",
+            ),
+            _ => self.wrong(shown, wrong),
+        };
+        self.unauthenticated(reason)
     }
 
     async fn check(
@@ -257,6 +345,8 @@ impl Tenants {
     fn wrong<'a>(&self, shown: &Shown<'_>, wrong: Option<&'a str>) -> Option<&'a str> {
         match shown.credentials {
             Credentials::Unusable(reason) => Some(reason),
+            // The same for all users.
+            Credentials::Basic(..) => Some("user or password is wrong"),
             _ if shown.nothing() => None,
             _ => wrong.or(Some("the credentials are not valid here")),
         }
@@ -272,6 +362,29 @@ impl Tenants {
             rejection: Rejection::new(RejectionKind::Unauthenticated, reason),
             challenges: self.challenges.clone(),
             entrance: None,
+        }
+    }
+}
+
+/// What the methods say that have not accepted the credentials of a request.
+#[derive(Default)]
+struct Doubts {
+    /// The first reason for which the credentials cannot be checked at the moment.
+    unknown: Option<Unknown>,
+    /// The first reason for which they are not valid.
+    wrong: Option<Arc<str>>,
+}
+
+impl Doubts {
+    fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Unknown(reason) => {
+                self.unknown.get_or_insert(reason);
+            }
+            Verdict::Wrong(reason) => {
+                self.wrong.get_or_insert(reason);
+            }
+            Verdict::Proven(_) | Verdict::Absent => {}
         }
     }
 }
@@ -292,6 +405,13 @@ impl Browser {
             Proof::Token => {}
         }
     }
+}
+
+/// The verdict of a method, unless it takes too long.
+async fn in_time(deadline: Instant, verdict: impl Future<Output = Verdict>) -> Verdict {
+    let late = "the credentials could not be checked in time";
+    let verdict = timeout_at(deadline, verdict).await;
+    verdict.unwrap_or_else(|_| Verdict::Unknown(late.into()))
 }
 
 /// Whether the request accepts HTML, as browsers do when they open a page.

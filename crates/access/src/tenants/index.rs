@@ -15,6 +15,10 @@ use crate::shown::{Credentials, Shown};
 /// Maximum number of certificates of a chain that are considered; verification accepts no longer one.
 const LONGEST_CHAIN: usize = 8;
 
+/// Maximum number of passwords that are checked for a request that names no tenant, as each check
+/// occupies a core. A user of more tenants has to name one.
+const MOST_PASSWORDS: usize = 4;
+
 /// Finds the authentication methods that may accept the credentials of a request.
 #[derive(Default)]
 pub(super) struct Index {
@@ -24,6 +28,9 @@ pub(super) struct Index {
     /// Methods by the names of their certificate authorities, in DER.
     pub(super) authorities: HashMap<Box<[u8]>, Indices>,
     pub(super) reviews: Vec<usize>,
+    /// Whether `reviews` ask several Kubernetes API servers. Then a token is only shown to that of the
+    /// tenant that its request names.
+    pub(super) has_several_servers: bool,
     pub(super) proxies: Vec<usize>,
     /// Methods by the names of their session cookies.
     pub(super) sessions: HashMap<String, Indices>,
@@ -41,7 +48,7 @@ impl Index {
         known || issuer().is_some_and(|issuer| self.issuers.contains_key(&issuer))
     }
 
-    /// The methods that may accept the credentials of a request, each once.
+    /// The methods that may accept the credentials of a request that names no tenant, each once.
     pub(super) fn ways(&self, shown: &Shown<'_>) -> impl Iterator<Item = usize> {
         let mut ways: Vec<usize> = Vec::new();
         match &shown.credentials {
@@ -53,14 +60,17 @@ impl Index {
                     let issued = issuer.and_then(|issuer| self.issuers.get(&issuer));
                     ways.extend(issued.map_or(&[][..], Indices::as_slice));
                     // As `knows_token`, which this does not call, to hash the token only once.
-                    if issued.is_none() {
+                    if issued.is_none() && !self.has_several_servers {
                         ways.extend(&self.reviews);
                     }
                 }
             }
             Credentials::Basic(user, _) => {
                 let known = self.users.get(user.as_str());
-                ways.extend(known.map_or(&[][..], Indices::as_slice));
+                let known = known.map_or(&[][..], Indices::as_slice);
+                if known.len() <= MOST_PASSWORDS {
+                    ways.extend(known);
+                }
             }
             Credentials::None => {
                 let names = sessions(shown.head.headers);

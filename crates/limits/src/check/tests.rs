@@ -137,6 +137,17 @@ fn a_request_of_too_many_series_is_refused_and_costs_nothing() {
 }
 
 #[test]
+fn a_request_that_is_refused_makes_no_more_series_active_than_one_that_is_not() {
+    let rig = Rig::new("max_series_per_request = 3\nmax_active_series = 100");
+    let refused = rig.send(&numbered(90), 0).unwrap_err();
+    assert_eq!(refused.kind, RejectionKind::TooLarge);
+    assert!(refused.reason.contains("90 series"), "{}", refused.reason);
+    assert_eq!(rig.over(), [(Limit::SeriesPerRequest, 1)]);
+    let shown = rig.usage.show(&rig.limits, rig.start);
+    assert_eq!(shown["active_series"]["used"], 3);
+}
+
+#[test]
 fn soft_limits_leave_nothing_out_and_refuse_nothing() {
     let rig = Rig::new(
         "soft = true\nsamples_per_second = 1\nmax_active_series = 2\nmax_series_per_request = 3\nmax_labels_per_series = 1",

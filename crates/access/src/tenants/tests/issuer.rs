@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use metrifold_model::Retry;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use serde_json::{Value, json};
 
@@ -13,8 +14,8 @@ use super::*;
 use crate::testing::{Asked, serve};
 
 /// A fake issuer on loopback.
-struct Fake {
-    url: String,
+pub(super) struct Fake {
+    pub(super) url: String,
     state: Arc<Mutex<State>>,
 }
 
@@ -28,7 +29,7 @@ struct State {
 }
 
 /// A signing key and its id.
-struct Signer {
+pub(super) struct Signer {
     id: &'static str,
     algorithm: Algorithm,
     key: EncodingKey,
@@ -36,7 +37,7 @@ struct Signer {
 }
 
 impl Signer {
-    fn new(id: &'static str, algorithm: Algorithm) -> Self {
+    pub(super) fn new(id: &'static str, algorithm: Algorithm) -> Self {
         let kind = match algorithm {
             Algorithm::ES256 => &PKCS_ECDSA_P256_SHA256,
             Algorithm::ES384 => &PKCS_ECDSA_P384_SHA384,
@@ -73,10 +74,20 @@ impl Signer {
         header.kid = Some(self.id.to_owned());
         encode(&header, claims, &self.key).unwrap()
     }
+
+    /// The same key without an id, as issuers with one key may have it.
+    fn without_id(mut self) -> Self {
+        self.public.as_object_mut().unwrap().remove("kid");
+        self
+    }
+
+    fn sign_without_id(&self, claims: &Value) -> String {
+        encode(&Header::new(self.algorithm), claims, &self.key).unwrap()
+    }
 }
 
 impl Fake {
-    fn new(signers: &[&Signer]) -> Self {
+    pub(super) fn new(signers: &[&Signer]) -> Self {
         let keys = signers.iter().map(|signer| signer.public.clone());
         let state = Arc::new(Mutex::new(State {
             keys: keys.collect(),
@@ -143,11 +154,14 @@ async fn read(tenants: &Tenants, token: &str) -> Result<String, u16> {
 }
 
 /// Advances the paused clock.
-async fn pass(time: Duration) {
+pub(super) async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
+
+/// A little more than the pause between two fetches of keys.
+const PAUSE: Duration = Duration::from_secs(6);
 
 const JANE: Result<&str, u16> = Ok("acme jane");
 
@@ -229,6 +243,8 @@ async fn a_token_must_be_signed_by_its_issuer_for_this_audience_and_in_its_time(
         ("four parts", format!("{good}.x")),
         ("nothing", "..".to_owned()),
     ] {
+        // The keys may be fetched again, so that they are certainly those of the issuer.
+        pass(PAUSE).await;
         expect(read(&tenants, &token).await, Err(401), what);
     }
 }
@@ -245,7 +261,7 @@ async fn while_an_issuer_was_never_reached_callers_are_told_to_come_again() {
     expect(read(&tenants, &token).await, Err(503), "down");
     assert_eq!(fake.state().asked, asked, "not asked again at once");
     fake.state().down = false;
-    pass(Duration::from_secs(6)).await;
+    pass(PAUSE).await;
     expect(read(&tenants, &token).await, JANE, "up");
 
     // A discovery document with another issuer is rejected.
@@ -277,20 +293,77 @@ async fn keys_are_kept_while_the_issuer_is_down_and_followed_when_they_change() 
         "kept for tokens that are new",
     );
     // The issuer is down, so that its new key cannot be checked.
-    pass(Duration::from_secs(6)).await;
+    pass(PAUSE).await;
     expect(read(&tenants, &second).await, Err(503), "a new key");
     *fake.state() = State {
         keys: vec![new.public.clone()],
         ..State::default()
     };
-    pass(Duration::from_secs(6)).await;
+    pass(PAUSE).await;
     expect(read(&tenants, &second).await, JANE, "new");
+    expect(read(&tenants, &first).await, Err(503), "perhaps newer");
+    pass(PAUSE).await;
     expect(read(&tenants, &first).await, Err(401), "withdrawn");
     let asked = fake.state().asked;
-    expect(read(&tenants, &first).await, Err(401), "withdrawn");
+    for _ in 0..3 {
+        expect(read(&tenants, &first).await, Err(503), "withdrawn");
+    }
     assert_eq!(
         fake.state().asked,
         asked,
         "keys that nobody has cost the issuer nothing"
     );
+}
+
+#[tokio::test]
+async fn no_token_of_a_new_key_is_refused_however_the_issuer_replaces_its_keys() {
+    type Signers = fn() -> [Signer; 2];
+    let kinds: [(&str, Signers); 3] = [
+        ("new id", || {
+            ["old", "new"].map(|id| Signer::new(id, Algorithm::ES256))
+        }),
+        ("same id", || {
+            [(); 2].map(|()| Signer::new("only", Algorithm::ES256))
+        }),
+        ("no id", || {
+            [(); 2].map(|()| Signer::new("", Algorithm::ES256).without_id())
+        }),
+    ];
+    for (what, signers) in kinds {
+        let [old, new] = signers();
+        let fake = Fake::new(&[&old]);
+        let tenants = fake.tenants();
+        let sign = |signer: &Signer, claims: &Value| match what {
+            "no id" => signer.sign_without_id(claims),
+            _ => signer.sign(claims),
+        };
+        expect(
+            read(&tenants, &sign(&old, &fake.claims())).await,
+            JANE,
+            what,
+        );
+        fake.state().keys = vec![new.public.clone()];
+        let token = sign(&new, &fake.claims());
+        let asked = fake.state().asked;
+        // Within the pause, nobody can tell whether the issuer has a new key.
+        for _ in 0..3 {
+            let (name, value) = bearer(&token);
+            let refusal = strangers::refused(&tenants, Some("acme"), &[(name, &value)]).await;
+            assert_eq!(refusal.answer().status(), 503, "{what}");
+            let Retry::After(pause) = refusal.rejection.retry else {
+                panic!("{what}: {:?}", refusal.rejection);
+            };
+            assert!(pause <= Duration::from_secs(5), "{what}: {pause:?}");
+        }
+        assert_eq!(fake.state().asked, asked, "{what}");
+        pass(PAUSE).await;
+        for _ in 0..3 {
+            expect(read(&tenants, &token).await, JANE, what);
+        }
+        assert_eq!(
+            fake.state().asked,
+            asked + 2,
+            "{what}: discovery and keys, once"
+        );
+    }
 }

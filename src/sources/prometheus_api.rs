@@ -88,6 +88,10 @@ impl SourceConfig for PrometheusApiConfig {
         SourcePort::Queries(self)
     }
 
+    fn callers_are_tenants(&self) -> bool {
+        self.server.by_tenants()
+    }
+
     fn resources(&self) -> Vec<Resource> {
         let own = Resource::Route(self.listen());
         let login = self.login.then(|| Resource::Route(self.login()));

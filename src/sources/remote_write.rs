@@ -68,7 +68,7 @@ keys! {
         count_samples: bool = default(true),
         /// Maximum size of a request body, compressed. A larger one is answered 413.
         max_body_bytes: Size = default("32MiB"),
-        /// Maximum size of a request body, decompressed, up to 1GiB. A larger one is answered 413, before memory is allocated.
+        /// Maximum size of a request body, decompressed, and of the labels and exemplars in it, written out without references, up to 1GiB. A larger one is answered 413, before memory is allocated.
         max_decoded_bytes: Size = default("128MiB"),
         /// Maximum number of series, and of metadata entries, per request, from 1 to 10000000. A request with more is answered 413. It applies to every request that is decoded or counted.
         max_series_per_request: usize = default(500_000),
@@ -101,6 +101,10 @@ inventory::submit! {
 impl SourceConfig for RemoteWriteConfig {
     fn port(&self) -> SourcePort<'_> {
         SourcePort::Metrics(self)
+    }
+
+    fn callers_are_tenants(&self) -> bool {
+        self.server.by_tenants()
     }
 
     fn resources(&self) -> Vec<Resource> {

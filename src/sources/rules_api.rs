@@ -109,6 +109,10 @@ impl SourceConfig for RulesApiConfig {
         SourcePort::Rules(self)
     }
 
+    fn callers_are_tenants(&self) -> bool {
+        self.server.by_tenants()
+    }
+
     fn resources(&self) -> Vec<Resource> {
         let listens = self.routes().into_iter().map(|(_, listen)| listen);
         listens.map(Resource::Route).collect()

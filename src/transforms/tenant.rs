@@ -132,6 +132,10 @@ impl TenantConfig {
 
 #[typetag::deserialize(name = "tenant")]
 impl TransformConfig for TenantConfig {
+    fn confines(&self) -> bool {
+        true
+    }
+
     fn ports(&self) -> TransformPorts<'_> {
         TransformPorts {
             metrics: Some(self),

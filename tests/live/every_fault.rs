@@ -272,10 +272,11 @@ fn send(
 ) -> JoinHandle<Progress> {
     let address = child.ingest;
     let path = format!("/{}/t{sender}", PATHS[sender % PATHS.len()]);
-    let (headers, encode): (_, fn(&[Series]) -> Vec<u8>) = match sender < SPEAKS_2 {
-        true => ([("content-type", TYPE_1), VERSION_1], body),
-        false => ([("content-type", TYPE_2), VERSION_2], body_v2),
+    let (media_type, version) = match sender < SPEAKS_2 {
+        true => (TYPE_1, VERSION_1),
+        false => (TYPE_2, VERSION_2),
     };
+    let headers = [("content-type", media_type), version];
     std::thread::spawn(move || {
         let Ok(mut connection) = Sender::connect(address) else {
             return progress;
@@ -288,7 +289,10 @@ fn send(
             if random.chance(3) {
                 series.insert(random.below(count + 1), one("bad", time));
             }
-            let body = encode(&series);
+            let body = match sender < SPEAKS_2 {
+                true => body(&series),
+                false => body_v2(&series),
+            };
             loop {
                 match connection.try_post(&path, &headers, &body) {
                     Ok(answer) if answer.status == 204 => {

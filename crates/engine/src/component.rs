@@ -59,6 +59,11 @@ pub trait SourceConfig: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Whether its callers are tenants that do not trust each other.
+    fn callers_are_tenants(&self) -> bool {
+        false
+    }
+
     /// Size of the largest request that the source accepts; `None` if it accepts no requests.
     fn largest_request(&self) -> Option<Sizes> {
         None
@@ -82,6 +87,11 @@ pub trait TransformConfig: Debug + Send + Sync {
     /// Named outputs, `id.name` in `inputs`; empty if the transform has only the output `id`.
     fn outputs(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether what passes is confined to the tenant of its caller.
+    fn confines(&self) -> bool {
+        false
     }
 
     /// Files that are read when the transform is built. A change of their content rebuilds it.

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
 use tracing::info;
 
 use metrifold_base::locked;
@@ -74,7 +75,7 @@ impl FindHeader for WhereKnown {
     fn question(&self) -> Option<(HeaderName, HeaderValue)> {
         let known = self.known();
         let due = known.is_none_or(|known| known.at.elapsed() >= ASK_AGAIN);
-        due.then(|| (PROCESS_INSTANCE, NOBODY))
+        due.then_some((PROCESS_INSTANCE, NOBODY))
     }
 
     fn answered(&self, answer: &http::response::Parts) {

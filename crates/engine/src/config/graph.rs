@@ -2,6 +2,7 @@
 
 mod cycles;
 mod inputs;
+mod tenants;
 mod twice;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -102,6 +103,7 @@ pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<Outp
         // With errors in the graph, an unconsumed output may be a consequence of them.
         graph.warn_of_loose_ends(found);
         twice::check(&graph, found);
+        tenants::check(&graph, found);
     }
     graph.resolved()
 }

@@ -11,6 +11,7 @@
 
 mod endpoints;
 mod failure;
+mod headers;
 mod log;
 mod timeout;
 
@@ -20,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::HeaderName;
 use http_body::{Frame, SizeHint};
 use http_body_util::{LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,7 +37,7 @@ use metrifold_engine::planes::Source;
 use metrifold_engine::planes::queries::{Answer, Output, Queries, Query, TurnLimits, Turns};
 use metrifold_http::{
     Access, Body, BodyError, BoxError, Everybody, Handler, Listen, Methods, Permission, Request,
-    Response, Route, ServerKeys, hop_by_hop, rejection,
+    Response, Route, ServerKeys, rejection,
 };
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
@@ -62,6 +63,8 @@ keys! {
         max_waiting: usize = default(0),
         /// Maximum size of a request body, such as a form. A larger one is answered 413.
         max_body_bytes: Size = default("16MiB"),
+        /// Headers of queries that are forwarded to the server in addition to those that have a [meaning there](#what-travels-on).
+        forward_headers: Vec<String> = unset(["X-Custom"]),
         /// Query log.
         log: QueryLogKeys = table,
     }
@@ -136,6 +139,7 @@ impl SourceConfig for PrometheusApiConfig {
                 problems.at(key, reason);
             }
         }
+        headers::names(&self.forward_headers, problems);
         self.log.validate(problems);
     }
 }
@@ -188,6 +192,7 @@ impl BuildSource<Queries> for PrometheusApiConfig {
             login,
             access,
             id: cx.id.clone(),
+            forwarded: headers::names(&self.forward_headers, &mut Problems::new(true)),
             config: self.clone(),
         }))
     }
@@ -199,6 +204,8 @@ struct PrometheusApi {
     login: Option<(Route, Arc<dyn Handler>)>,
     access: Arc<dyn Access>,
     id: Arc<str>,
+    /// Headers that are forwarded in addition.
+    forwarded: Arc<[HeaderName]>,
     config: PrometheusApiConfig,
 }
 
@@ -218,6 +225,7 @@ impl Source<Queries> for PrometheusApi {
             }),
             log: QueryLog::new(&self.config.log),
             id: self.id,
+            forwarded: self.forwarded,
             config: self.config,
             out,
         });
@@ -239,6 +247,7 @@ impl Source<Queries> for PrometheusApi {
 /// Handler of the API.
 struct Api {
     id: Arc<str>,
+    forwarded: Arc<[HeaderName]>,
     config: PrometheusApiConfig,
     /// One permit for each query that may be in flight or waiting.
     slots: Arc<Semaphore>,
@@ -303,12 +312,12 @@ impl Api {
         let uri = uri
             .parse()
             .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))?;
-        let headers = forwarded(request.headers);
+        let headers = headers::forwarded(&request.headers, &self.forwarded);
         let origin = Origin {
             source: self.id.clone(),
             peer: Some(request.peer.ip()),
             params: params(request.params),
-            headers: headers.clone(),
+            headers: request.headers,
             caller: request.caller,
             ..Origin::internal(self.id.clone())
         };
@@ -368,13 +377,6 @@ fn behind<'a>(root: &str, path: &'a str) -> &'a str {
 fn params(mut params: Vec<(Box<str>, Box<str>)>) -> Vec<(Box<str>, Box<str>)> {
     params.retain(|(name, _)| format!("{{{name}}}") != REST);
     params
-}
-
-/// The headers to forward, without those about this connection. The caller's credentials have been
-/// removed earlier.
-fn forwarded(mut headers: HeaderMap) -> HeaderMap {
-    hop_by_hop::remove(&mut headers);
-    headers
 }
 
 /// The body of a request, which records the limit that it exceeds: `max_body_bytes`, or one of the

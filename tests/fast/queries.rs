@@ -76,7 +76,7 @@ fn requests_and_answers_pass_as_they_are() {
                 ("accept", "application/json"),
                 ("accept-encoding", "gzip, zstd;q=0.5"),
                 ("user-agent", "Grafana/12"),
-                ("x-dashboard", "7"),
+                ("x-dashboard-uid", "7"),
             ];
             if !sent.is_empty() {
                 headers.push(("content-type", "application/x-www-form-urlencoded"));
@@ -127,7 +127,8 @@ fn credentials_and_what_belongs_to_a_connection_end_at_the_gateway() {
     });
     let sink = "authorization = { credentials = \"own\" }\n\
                 headers = { X-Scope-OrgID = \"team-a\", X-Own = \"1\" }";
-    let source = "basic_auth = { username = \"u\", password = \"p\" }";
+    let source = "basic_auth = { username = \"u\", password = \"p\" }\n\
+                  forward_headers = [\"X-Kept\"]";
     let gateway = Metrifold::start(&gateway(source, &upstream.url_of(""), sink));
     let headers = [
         ("authorization", "Basic dTpw"),
@@ -138,6 +139,8 @@ fn credentials_and_what_belongs_to_a_connection_end_at_the_gateway() {
         ("x-hop", "1"),
         ("te", "trailers"),
         ("x-scope-orgid", "team-b"),
+        ("x-api-key", "secret"),
+        ("x-forwarded-user", "root"),
         ("x-kept", "1"),
     ];
     let query = "/api/v1/query?query=up";

@@ -94,9 +94,12 @@ impl Fetcher {
         };
         let own_headers = |found: Option<(HeaderName, HeaderValue)>| {
             let mut headers = every_header();
-            headers.extend(target.own.headers.iter().cloned());
-            headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
-            headers.extend(found);
+            let authorization = authorization.clone().map(|value| (AUTHORIZATION, value));
+            let own = target.own.headers.iter().cloned();
+            // Each replaces one of the same name; `extend` would add to it.
+            for (name, value) in own.chain(authorization).chain(found) {
+                headers.insert(name, value);
+            }
             headers
         };
         if let Some(finder) = &own.find_header

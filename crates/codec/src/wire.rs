@@ -62,7 +62,7 @@ impl fmt::Display for WireError {
             Self::TooMany(parts) => write!(f, "too many {parts}"),
             Self::Expands => write!(
                 f,
-                "labels and exemplars take too many bytes when written out"
+                "labels, exemplars and metadata take too many bytes when written out"
             ),
         }
     }

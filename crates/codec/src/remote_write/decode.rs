@@ -30,8 +30,8 @@ pub(super) const SYMBOLS_PER_SERIES: usize = 16;
 /// Bounds on what is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of the decompressed body, and of its labels and exemplars once every reference to a
-    /// symbol is replaced by its text.
+    /// Most bytes of the decompressed body, and of its labels, exemplars and metadata once every reference
+    /// to a symbol is replaced by its text.
     pub decoded_bytes: usize,
     /// Most series of a body, and most metadata entries. The limit on 2.0 symbols is
     /// `SYMBOLS_PER_SERIES` times as high.
@@ -100,9 +100,9 @@ pub enum DecodeError {
         /// The limit that was exceeded.
         limit: usize,
     },
-    /// Its labels and exemplars take more bytes than allowed once they are written out.
+    /// Its labels, exemplars and metadata take more bytes than allowed once they are written out.
     #[error(
-        "request's labels and exemplars take more than {limit} bytes when written out (max_decoded_bytes): send fewer at once"
+        "request's labels, exemplars and metadata take more than {limit} bytes when written out (max_decoded_bytes): send fewer at once"
     )]
     Expands {
         /// The limit that was exceeded.
@@ -170,7 +170,7 @@ pub(super) struct Decoder<'a> {
     limits: &'a Limits,
     arena: Arena,
     invalid: Invalid,
-    /// Bytes of the labels of 2.0 and of the exemplars so far, written out.
+    /// Bytes of the labels and metadata of 2.0 and of the exemplars so far, written out.
     written: usize,
     /// Labels of a 1.0 series before they enter the arena.
     found: v1::Found,
@@ -187,8 +187,8 @@ struct Labels {
     edited: bool,
     /// Bytes of the kept labels, encoded as 1.0 fields.
     bytes: usize,
-    /// Bytes of the text that the labels of 2.0 exemplars refer to.
-    exemplars: usize,
+    /// Bytes of the text that exemplars and metadata of 2.0 refer to.
+    text: usize,
     broken: Option<Reason>,
     /// The first invalid 2.0 reference, if any.
     wrong_ref: Option<v2::WrongRef>,
@@ -247,7 +247,7 @@ impl<'a> Decoder<'a> {
             named: false,
             edited: false,
             bytes: 0,
-            exemplars: 0,
+            text: 0,
             broken: None,
             wrong_ref: None,
         }

@@ -2,10 +2,10 @@
 
 use metrifold_model::SeriesCounts;
 
-use crate::wire::{LEN, Parts, WireError, common_prefix, tag};
+use crate::wire::{Fields, LEN, Parts, WireError, common_prefix, tag};
 use crate::{Arena, Label, Series, Span, name_head, wire};
 
-use super::{Decoder, Limits, ROOM, is_ascii, is_utf8};
+use super::{Decoder, Limits, ROOM, Reason, is_ascii, is_utf8};
 
 const LABEL: u8 = tag(1, LEN);
 const SAMPLE: u8 = tag(2, LEN);
@@ -93,16 +93,34 @@ impl Decoder<'_> {
         let mut counts = SeriesCounts::default();
         let mut pos = rest;
         while pos < end {
-            match buf[pos] {
+            let field = buf[pos];
+            match field {
                 SAMPLE => counts.samples += 1,
                 EXEMPLAR => counts.exemplars += 1,
                 HISTOGRAM => counts.histograms += 1,
                 _ => return None,
             }
             pos += 1;
-            pos = wire::length(buf, &mut pos).ok()?;
+            let next = wire::length(buf, &mut pos).ok()?;
+            if field == EXEMPLAR && self.has_too_many_labels(&buf[pos..next]) {
+                return None;
+            }
+            pos = next;
         }
         Some(counts)
+    }
+
+    /// Whether an exemplar has more labels than a series may have.
+    #[inline(always)]
+    fn has_too_many_labels(&self, exemplar: &[u8]) -> bool {
+        /// Bytes of the shortest label.
+        const SHORTEST: usize = 2;
+        let most = self.limits.labels;
+        // Nearly every exemplar is too short for that.
+        exemplar.len() > most.saturating_mul(SHORTEST) && {
+            let fields = Fields::new(exemplar).map_while(Result::ok);
+            fields.filter(|field| field.number == 1).count() > most
+        }
     }
 
     /// Walks a series of any shape.
@@ -126,7 +144,16 @@ impl Decoder<'_> {
                     continue;
                 }
                 SAMPLE => counts.samples += 1,
-                EXEMPLAR => counts.exemplars += 1,
+                EXEMPLAR => {
+                    counts.exemplars += 1;
+                    pos += 1;
+                    let next = wire::length(buf, &mut pos)?;
+                    if self.has_too_many_labels(&buf[pos..next]) {
+                        labels.broken = Some(Reason::TooManyLabels);
+                    }
+                    pos = next;
+                    continue;
+                }
                 HISTOGRAM => counts.histograms += 1,
                 _ => {
                     let key = wire::key(buf, &mut pos)?;

@@ -126,7 +126,7 @@ impl Decoder<'_> {
         let Some((count, labels_bytes)) = read else {
             return false;
         };
-        let Some((counts, has_refs, exemplars)) = self.v2_rest(rest, end) else {
+        let Some((counts, has_refs, text)) = self.v2_rest(rest, end) else {
             return false;
         };
         if counts.samples + counts.histograms + counts.exemplars == 0 {
@@ -136,7 +136,7 @@ impl Decoder<'_> {
         let labels = &self.refs.labels[..count + ROOM];
         self.arena.labels.extend_from_slice(labels);
         self.arena.count(counts);
-        self.write_out(labels_bytes + exemplars, counts.exemplars);
+        self.write_out(labels_bytes + text, counts.exemplars);
         self.arena.series.push(Series {
             whole: Span::new(whole, end),
             rest: Span::new(rest, end),
@@ -153,12 +153,12 @@ impl Decoder<'_> {
     }
 
     /// Counts the fields after the labels of a series, if all of them are common ones; returns also
-    /// whether they refer to symbols, and the bytes of the text that exemplars refer to.
+    /// whether they refer to symbols, and the bytes of the text that they refer to.
     #[inline(always)]
     fn v2_rest(&self, rest: usize, end: usize) -> Option<(SeriesCounts, bool, usize)> {
         let buf = &self.buf[..end];
         let mut counts = SeriesCounts::default();
-        let (mut pos, mut has_refs, mut exemplars) = (rest, false, 0);
+        let (mut pos, mut has_refs, mut text) = (rest, false, 0);
         while pos < end {
             let field = buf[pos];
             pos += 1;
@@ -178,13 +178,13 @@ impl Decoder<'_> {
                     if labels.broken.is_some() {
                         return None;
                     }
-                    exemplars += labels.exemplars;
+                    text += labels.text;
                 }
                 _ => return None,
             }
             pos = next;
         }
-        Some((counts, has_refs, exemplars))
+        Some((counts, has_refs, text))
     }
 
     /// Walks a series of any shape.
@@ -272,7 +272,7 @@ impl Decoder<'_> {
             labels.broken.get_or_insert(Reason::NoSamples);
         }
         // Also for a series that is left out: its labels were read, and may be shown.
-        self.write_out(labels.bytes + labels.exemplars, counts.exemplars);
+        self.write_out(labels.bytes + labels.text, counts.exemplars);
         self.add(labels, utf8, Span::new(whole, end), rest, counts);
         match self.arena.series.len() > series {
             true => self.refs.keep_from(before, has_refs),
@@ -365,7 +365,7 @@ impl Decoder<'_> {
                 4 => "unit_ref",
                 _ => continue,
             };
-            self.check_ref(labels, name, field.number()?);
+            labels.text += self.referred(labels, name, field.number()?);
         }
         Ok(())
     }
@@ -378,33 +378,38 @@ impl Decoder<'_> {
             let field = field?;
             match (field.number, field.value) {
                 (1, wire::Value::Varint(number)) => {
-                    labels.exemplars += self.exemplar_text(labels, number);
+                    labels.text += self.referred(labels, EXEMPLAR_REFS, number);
                     refs += 1;
                 }
                 (1, _) => {
                     for number in wire::packed(field.bytes()?) {
-                        labels.exemplars += self.exemplar_text(labels, number?);
+                        labels.text += self.referred(labels, EXEMPLAR_REFS, number?);
                         refs += 1;
+                        if refs / 2 > self.limits.labels {
+                            break;
+                        }
                     }
                 }
                 _ => {}
+            }
+            if refs / 2 > self.limits.labels {
+                // What follows is left out as well, and need not be read.
+                labels.broken = Some(Reason::TooManyLabels);
+                return Ok(());
             }
         }
         if !refs.is_multiple_of(2) {
             labels.refuse(WrongRef::Odd(EXEMPLAR_REFS));
         }
-        if refs / 2 > self.limits.labels {
-            labels.broken = Some(Reason::TooManyLabels);
-        }
         Ok(())
     }
 
-    /// Checks a reference of an exemplar; returns the bytes that it takes when it is written out.
+    /// Checks a reference; returns the bytes that it takes when it is written out.
     #[inline(always)]
-    fn exemplar_text(&self, labels: &mut Labels, number: u64) -> usize {
+    fn referred(&self, labels: &mut Labels, field: &'static str, number: u64) -> usize {
         /// Bytes around the text, at least.
         const AROUND: usize = 2;
-        self.check_ref(labels, EXEMPLAR_REFS, number);
+        self.check_ref(labels, field, number);
         let symbol = usize::try_from(number).ok();
         let symbol = symbol.and_then(|number| self.arena.symbols.get(number));
         AROUND + symbol.map_or(0, |symbol| symbol.len as usize)

@@ -60,6 +60,17 @@ fn what_takes_more_than_the_bound_when_it_is_written_out_is_refused() {
     assert!(expands(Version::V2, &with_exemplars(100)));
     assert!(!expands(Version::V2, &with_exemplars(10)));
 
+    let with_help = |count| {
+        let mut one = series(vec![1, 2], 1, Vec::new());
+        one.metadata = Some(v2::Metadata {
+            help_ref: long,
+            ..v2::Metadata::default()
+        });
+        body(names, vec![one; count])
+    };
+    assert!(expands(Version::V2, &with_help(10_000)));
+    assert!(!expands(Version::V2, &with_help(1_000)));
+
     let empty = |count| {
         body(
             names,
@@ -102,6 +113,27 @@ fn an_exemplar_with_more_labels_than_a_series_may_have_costs_its_series() {
             };
             let (_, invalid) = decode(Version::V2, &body, &limits).unwrap();
             assert_eq!(invalid.series(), left_out, "{labels}");
+
+            let label = |name: &str, value: &str| v1::Label {
+                name: name.into(),
+                value: value.into(),
+            };
+            let exemplar = v1::Exemplar {
+                labels: vec![label("", ""); labels],
+                ..v1::Exemplar::default()
+            };
+            let request = v1::WriteRequest {
+                timeseries: vec![v1::TimeSeries {
+                    labels: vec![label("__name__", "m")],
+                    samples: vec![v1::Sample::default(); samples],
+                    exemplars: vec![exemplar],
+                    ..v1::TimeSeries::default()
+                }],
+                ..v1::WriteRequest::default()
+            };
+            let body = snappy(&request.encode_to_vec());
+            let (_, invalid) = decode(Version::V1, &body, &limits).unwrap();
+            assert_eq!(invalid.series(), left_out, "{labels} in 1.0");
         }
     }
 }

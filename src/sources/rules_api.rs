@@ -291,8 +291,8 @@ struct RulesApi {
 struct Shared {
     config: RulesApiConfig,
     store: Store,
-    /// The last published set.
-    newest: Mutex<RuleSet>,
+    /// The last published set; `None` before the store was read for the first time.
+    newest: Mutex<Option<RuleSet>>,
     /// Tenants whose files were changed by this process since the publisher last read them.
     changed: Mutex<Vec<String>>,
     wake: Notify,
@@ -412,7 +412,7 @@ impl Publisher {
             match outcome {
                 Ok(()) => {
                     let set = follower.set().clone();
-                    let is_new = *locked(&self.shared.newest) != set;
+                    let is_new = locked(&self.shared.newest).as_ref() != Some(&set);
                     // A file that is not known yet must not be taken for one that is gone.
                     let is_known = follower.is_complete()
                         || (tokio::time::Instant::now() >= patience && !set.is_empty());
@@ -420,7 +420,7 @@ impl Publisher {
                         next = tokio::time::Instant::now() + RETRY;
                     } else if is_new || !published {
                         info!(source = %self.id, tenants = set.len(), "rules were read from the store");
-                        *locked(&self.shared.newest) = set.clone();
+                        *locked(&self.shared.newest) = Some(set.clone());
                         self.out.publish(set).await;
                         published = true;
                     }

@@ -361,6 +361,22 @@ fn rules_that_no_ruler_has_judged_before_a_restart_are_not_taken_for_good_ones()
         ruler.is_broken.store(true, Ordering::SeqCst);
         let program = Metrifold::start(&store.config(&[&ruler]));
         program.until_logged("the cause is in its own configuration");
+        let has_all = || ruler.has("fine_a") && ruler.has("fine_b") && !ruler.has("bad");
+        until_so("its rules are there for its own restart", has_all);
+        let reloads = ruler.reloads();
+        until_so("it is asked again", || ruler.reloads() >= reloads + 8);
+        until_so("they are there again", has_all);
+        // They outlive the process as well.
+        drop(program);
+        ruler.is_broken.store(false, Ordering::SeqCst);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let state = |tenant: &str, group: usize| {
+            status(&program, tenant)["files"][0]["groups"][group]["rulers"][0]["state"].clone()
+        };
+        until_so("the one at fault is found again", || {
+            state("a", 0) == "loaded" && state("b", 0) == "refused" && state("b", 1) == "loaded"
+        });
+        assert!(has_all());
     }
 }
 

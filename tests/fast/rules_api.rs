@@ -601,6 +601,9 @@ fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
             .text(),
         group
     );
+    // Grafana names the kind of ruler.
+    let named = format!("{ruler}/ns/many?subtype=mimir");
+    assert_eq!(place.send("GET", &named, &scope, "").text(), group);
     assert_eq!(
         place
             .send("GET", &format!("{ruler}/nothing"), &scope, "")

@@ -119,6 +119,27 @@ fn of_writers_that_race_in_two_processes_at_a_bucket_none_loses_what_another_wro
 }
 
 #[test]
+fn a_list_of_all_rules_is_not_empty_because_the_store_does_not_answer() {
+    let place = tempfile::tempdir().unwrap();
+    let s3 = S3::new("rules");
+    s3.write("metrifold/metrics/rules/team-a/rules.yaml", &rules("one"));
+    s3.fail(|_: &Seen| Some(Reply::new(503).into()));
+    let source = format!(
+        "type = \"rules_api\"\naddress = \"INGEST\"\nbackend_path = \"/api/v1/rules\"\n{}",
+        bucket(&s3)
+    );
+    let program = Metrifold::start(&behind(&source, &place, "out"));
+    program.until_logged("the store of rules could not be read");
+    let all = || send(&program, "GET", "/api/v1/rules", "");
+    let unread = all();
+    assert_eq!(unread.status, 503, "{}", unread.text());
+    assert!(unread.header("retry-after").is_some());
+    s3.recover();
+    until_so("the store is read", || all().status == 200);
+    assert!(all().text().contains("team-a/g"), "{}", all().text());
+}
+
+#[test]
 fn a_bucket_that_is_not_described_is_an_error_at_its_keys() {
     let check = |bucket: &str| {
         let place = tempfile::tempdir().unwrap();

@@ -33,8 +33,8 @@ pub(super) struct Installer {
     /// The last set that the ruler accepted; `None` before the first.
     good: Option<RuleSet>,
     refused: Vec<Refused>,
-    /// Rules that the place held when this process started.
-    held: RuleSet,
+    /// Rules that the place held when this process started; `None` before they are read.
+    held: Option<RuleSet>,
 }
 
 /// Something that can be added to a set.
@@ -60,7 +60,7 @@ impl Installer {
             wanted: None,
             good: None,
             refused: Vec::new(),
-            held: RuleSet::default(),
+            held: None,
         }
     }
 
@@ -136,19 +136,25 @@ impl Installer {
     async fn bring(&mut self, set: &RuleSet) -> Result<(), String> {
         self.keep_refused_of(set);
         let set = self.without_refused(set);
-        if self.good.is_none() {
-            // The ruler most likely has the rules that a previous process left there.
-            self.held = self.held().await?;
+        if self.held.is_none() {
+            // The ruler most likely has the rules that a previous process left there. They are read once: at
+            // the next attempt, the place may hold others.
+            self.held = Some(self.held().await?);
         }
         let Tried::Refused(_) = self.try_set(&set).await? else {
             self.accept(set);
             return Ok(());
         };
-        let mut good = self.good.clone().unwrap_or_else(|| self.held.clone());
+        let held = self.held.clone().unwrap_or_default();
+        let mut good = self.good.clone().unwrap_or_else(|| held.clone());
         if let Tried::Refused(reason) = self.try_set(&good).await? {
             let was_judged = self.good.is_some();
             good = RuleSet::default();
             if was_judged || matches!(self.try_set(&good).await?, Tried::Refused(_)) {
+                if !was_judged {
+                    // A ruler that is restarted to mend its configuration must find its rules there.
+                    self.try_set(&held).await?;
+                }
                 return Err(format!(
                     "{reason}; the ruler refuses its previous rules as well, so the cause is in its own configuration"
                 ));
@@ -176,7 +182,7 @@ impl Installer {
     /// Remembers a set that the ruler has accepted.
     fn accept(&mut self, good: RuleSet) {
         self.good = Some(good);
-        self.held = RuleSet::default();
+        self.held = Some(RuleSet::default());
     }
 
     /// Installs those groups of a tenant that the ruler accepts, and the previous version of the

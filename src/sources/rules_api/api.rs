@@ -167,7 +167,7 @@ impl Api {
         let reads = matches!(asked.method, Method::GET | Method::HEAD);
         let _turn = (!reads).then(|| self.shared.turn(&asked.tenant));
         match endpoint {
-            Endpoint::All => Ok(self.all()),
+            Endpoint::All => self.all(),
             Endpoint::Tenant if reads && asked.parameters.status => self.status(asked),
             Endpoint::Tenant | Endpoint::Raw | Endpoint::Backend => match asked.method {
                 Method::PUT => self.put_tenant(asked),

@@ -45,6 +45,8 @@ impl Parameters {
                 "status" => read.status = flag()?,
                 "version" => read.version = Some(value.into_owned()),
                 "rollback" => read.rollback = Some(value.into_owned()),
+                // Grafana names the kind of ruler by it, and passes it on.
+                "subtype" => {}
                 _ => {
                     let known = "dry_run, history, status, version and rollback";
                     return Err(invalid(format!(

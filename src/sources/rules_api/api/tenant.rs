@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use metrifold_base::locked;
 use metrifold_http::{Response, answer};
-use metrifold_model::RejectionKind;
+use metrifold_model::{Rejection, RejectionKind};
 use metrifold_rules::store::{Action, StoreError, Wanted};
 use metrifold_rules::{Group, RuleFile, StoredFile, Version};
 
@@ -19,8 +19,12 @@ use crate::sources::rules_api::requests::{is_known, wanted, wants_json};
 
 impl Api {
     /// The rules of all tenants in one document; each group's name is prefixed with its tenant.
-    pub(super) fn all(&self) -> Response {
-        let set = locked(&self.shared.newest).clone();
+    ///
+    /// Before the store was read, there is no answer: a ruler would take an empty one for the truth, and drop
+    /// what it has.
+    pub(super) fn all(&self) -> Result<Response, Failure> {
+        let unread = || Rejection::unavailable("the store of rules has not been read yet");
+        let set = locked(&self.shared.newest).clone().ok_or_else(unread)?;
         let mut tenants: Vec<_> = set.iter().collect();
         tenants.sort_by(|a, b| a.0.cmp(b.0));
         let groups = tenants.into_iter().flat_map(|(tenant, rules)| {
@@ -32,7 +36,7 @@ impl Api {
             })
         });
         let groups = groups.collect();
-        reply::yaml(RuleFile { groups }.to_yaml())
+        Ok(reply::yaml(RuleFile { groups }.to_yaml()))
     }
 
     pub(super) fn get_tenant(&self, asked: &Asked) -> Result<Response, Failure> {

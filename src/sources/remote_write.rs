@@ -68,11 +68,11 @@ keys! {
         count_samples: bool = default(true),
         /// Maximum size of a request body, compressed. A larger one is answered 413.
         max_body_bytes: Size = default("32MiB"),
-        /// Maximum size of a request body, decompressed, and of the labels and exemplars in it, written out without references, up to 1GiB. A larger one is answered 413, before memory is allocated.
+        /// Maximum size of a request body, decompressed, and of the labels, exemplars and metadata in it, written out without references, up to 1GiB. A larger one is answered 413, before memory is allocated.
         max_decoded_bytes: Size = default("128MiB"),
         /// Maximum number of series, and of metadata entries, per request, from 1 to 10000000. A request with more is answered 413. It applies to every request that is decoded or counted.
         max_series_per_request: usize = default(500_000),
-        /// Maximum number of labels per series. A series with more is invalid.
+        /// Maximum number of labels per series, in remote write 2.0 including those with an empty value, and per exemplar. A series with more is invalid.
         max_labels_per_series: usize = default(128),
         /// Maximum length of a label name. A series with a longer one is invalid.
         max_label_name_bytes: Size = default("1KiB"),

@@ -81,7 +81,8 @@ impl AccessConfig {
         (names.flatten().collect(), roles.collect())
     }
 
-    /// What of the tenants in `tenants_file` cannot be used, or has another effect than in Observatorium.
+    /// Warnings about tenants in `tenants_file` that cannot be used, and about their fields that have another
+    /// effect than in Observatorium.
     pub fn warnings(&self) -> Vec<String> {
         let Some(Ok(file)) = self.tenants_file.as_ref().map(Foreign::get) else {
             return Vec::new();

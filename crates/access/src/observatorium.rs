@@ -52,7 +52,7 @@ struct ForeignTenant {
     config: TenantConfig,
     /// Hash of its text, unless it names files; see [`TenantSettings::print`].
     print: Option<u64>,
-    /// What of it has no effect, or another one than in Observatorium.
+    /// Notes on fields of its entry that have no effect, or another one than in Observatorium.
     notes: Box<[String]>,
 }
 
@@ -77,8 +77,8 @@ impl ForeignTenants {
         })
     }
 
-    /// What of the tenants has no effect, or another one than in Observatorium: the names of tenants,
-    /// with a note each.
+    /// Notes on fields of tenants that have no effect, or another one than in Observatorium, each with the
+    /// name of its tenant.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.all.iter().flat_map(|tenant| {
             let notes = tenant.notes.iter();

@@ -125,7 +125,7 @@ impl RulesDocument {
         }
         let written = self.write(&text);
         if written.is_err() {
-            // What cannot be removed now is removed before the next change.
+            // A temporary file that cannot be removed now is removed before the next change.
             let _ = self.clean();
         }
         written.map(|()| true)

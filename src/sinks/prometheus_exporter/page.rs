@@ -20,7 +20,7 @@ pub(super) struct Page {
     name: Name,
 }
 
-/// What a page holds at most.
+/// Limits of a page.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) series: usize,

@@ -1,4 +1,4 @@
-//! What a ruler reads: a folder with a file for each file of a tenant, or one file with all groups.
+//! The place from which a ruler reads its rules: a folder with a file for each file of a tenant, or one file with all groups.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -27,7 +27,7 @@ keys! {
     }
 }
 
-/// What is wrong with a ruler that has more or less than one of these keys.
+/// The problem of a ruler that has several of these keys, or none.
 const NEEDS: &str = "needs exactly one of directory, file and push_url";
 
 impl RulerKeys {

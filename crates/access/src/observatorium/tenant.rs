@@ -267,7 +267,7 @@ fn login(name: &str, redirect: &str, secret: Option<&serde_json::Value>) -> Opti
         client_secret: secret.map(Secret::new),
         client_secret_file: None,
         after_logout_url: None,
-        // Those that Observatorium requests.
+        // The scopes that Observatorium requests.
         scopes: ["openid", "profile", "email", "groups"]
             .map(str::to_owned)
             .into(),

@@ -151,7 +151,7 @@ fn a_tenant_that_cannot_be_used_is_set_aside_at_the_start_and_is_an_error_at_a_r
         );
         assert!(!read.aside()[0].reason.is_empty());
 
-        // It stays aside while it cannot be used, and others do not come to it.
+        // A tenant that cannot be used stays aside at a reload, and no other is set aside then.
         let reload = key(&file);
         reload.take_over(&start);
         assert_eq!(names(reload.get().unwrap()).1, ["bad"]);

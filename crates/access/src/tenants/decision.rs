@@ -366,7 +366,7 @@ impl Tenants {
     }
 }
 
-/// What the methods say that have not accepted the credentials of a request.
+/// Verdicts of the methods that have not accepted the credentials of a request.
 #[derive(Default)]
 struct Doubts {
     /// The first reason for which the credentials cannot be checked at the moment.

@@ -1,4 +1,4 @@
-//! What the user of a converted configuration has to know or to do.
+//! Notes for the user of a converted configuration: facts to know, and steps to do by hand.
 
 use std::collections::HashSet;
 

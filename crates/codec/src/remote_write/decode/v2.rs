@@ -219,7 +219,7 @@ impl Decoder<'_> {
                 if self.refs.numbers.len() - before >= self.limits.labels {
                     labels.broken.get_or_insert(Reason::TooManyLabels);
                 }
-                // What is left out anyway need not be read.
+                // The labels of a series that is left out need not be read.
                 if labels.broken.is_none() {
                     self.v2_label(&mut labels, name, value);
                 }
@@ -393,7 +393,7 @@ impl Decoder<'_> {
                 _ => {}
             }
             if refs / 2 > self.limits.labels {
-                // What follows is left out as well, and need not be read.
+                // The series is left out, so its further references need not be read.
                 labels.broken = Some(Reason::TooManyLabels);
                 return Ok(());
             }

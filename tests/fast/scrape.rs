@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message;
 use serde_json::Value;
@@ -362,6 +363,47 @@ fn a_reload_keeps_what_is_known_of_targets_and_a_source_that_goes_ends_its_serie
     until_runs(&child, "other");
     let ended = scrape(&sink, "its series end", |it| it.get("up{}") == Some(&STALE));
     assert_eq!(ended.get("a{}"), Some(&STALE));
+}
+
+#[test]
+fn scrapes_of_many_targets_leave_together_and_each_series_in_order() {
+    let pages: Vec<Endpoint> = (0..40)
+        .map(|_| {
+            let scraped = AtomicU64::new(0);
+            // Some pages repeat but for their values, others never do.
+            Endpoint::new(move |_| {
+                let count = scraped.fetch_add(1, Ordering::Relaxed);
+                page(&format!("a {count}\nb{{run=\"{}\"}} 1\n", count / 3))
+            })
+        })
+        .collect();
+    let list: Vec<_> = pages.iter().map(|it| it.address().to_string()).collect();
+    for (keys, together) in [
+        ("", true),
+        ("batch_wait = \"0s\"", false),
+        ("batch_series = 1", false),
+    ] {
+        let sink = Endpoint::healthy();
+        let _child = Metrifold::start(&config(&format!("targets = {list:?}\n{keys}"), &sink));
+        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        let mut most = 0;
+        let mut scrapes = 0;
+        until_so("many scrapes", || {
+            for seen in sink.take() {
+                let ups = seen.series().iter().filter(|it| it.name() == "up").count();
+                most = most.max(ups);
+                scrapes += ups;
+                for series in seen.series().iter().filter(|it| it.name() == "a") {
+                    let instance = series.get("instance").unwrap().to_owned();
+                    let value = f64::from_bits(series.samples[0].bits) as u64;
+                    let before = last.insert(instance, value);
+                    assert!(before.is_none_or(|before| before < value), "{series:?}");
+                }
+            }
+            scrapes >= 400
+        });
+        assert_eq!((most > 1, last.len()), (together, 40), "{keys}: {most}");
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub struct Origin {
     pub source: Arc<str>,
     /// Address of the sender; `None` for a source without senders.
     pub peer: Option<IpAddr>,
-    /// Key that orders batches of a tenant in place of the sender's address, such as a scraped
-    /// target. Batches with different keys may overtake each other.
+    /// Key that orders batches of a tenant in place of the sender's address, such as a share of the
+    /// scraped targets. Batches with different keys may overtake each other.
     pub order: Option<Arc<str>>,
     /// Values of the path's parameters, by name.
     pub params: Vec<(Box<str>, Box<str>)>,

@@ -151,6 +151,10 @@ keys! {
         pub target_limit: usize = default(0),
         /// Maximum number of dropped targets, including those that cannot be scraped, whose labels and drop reason are kept for display. Targets beyond it are only counted.
         pub keep_dropped_targets: usize = default(1000),
+        /// How long the series of a scrape wait for those of other targets, up to 10s and to a quarter of the scrape interval. Those that come together leave in one batch, so that sinks send fewer and larger requests. 0s gives each scrape a batch of its own.
+        pub batch_wait: Period = default("500ms"),
+        /// Number of series from which on a batch no longer waits, nor from 4MiB on.
+        pub batch_series: usize = default(10000),
         /// Maximum size of all pages that are being read at the same time, compressed; at least `body_size_limit`. A scrape that exceeds it fails.
         pub max_in_flight_bytes: Size = default("256MiB"),
         /// Part of the targets that this process scrapes, if several processes divide them.
@@ -164,6 +168,7 @@ const INTERVAL_MAX: Period = Period::secs(86_400);
 const TIMEOUT: Period = Period::secs(10);
 /// Shortest scrape interval.
 pub(crate) const INTERVAL_MIN: Period = Period::millis(100);
+const WAIT_MAX: Period = Period::secs(10);
 const BODY_MAX: Size = Size::mib(1024);
 
 impl Scheme {
@@ -250,6 +255,9 @@ impl ScrapeKeys {
         Program::compile(&self.metric_relabel, validation, "metric_relabel", problems);
         if !(Size(1)..=BODY_MAX).contains(&self.body_size_limit) {
             problems.at("body_size_limit", "must be from 1B to 1GiB");
+        }
+        if self.batch_wait > WAIT_MAX {
+            problems.at("batch_wait", "must be at most 10s");
         }
         if self.max_in_flight_bytes < self.body_size_limit {
             let problem = problems.at("max_in_flight_bytes", "must be at least body_size_limit");

@@ -2,7 +2,7 @@
 //! Knows no source by name and no provider by type.
 //!
 //! A source makes a [`Pool`] from its [`Settings`] and runs it: labelled targets come in through
-//! [`Inlet`]s, and batches go out through the source's output, one per scrape. [`Particulars`]
+//! [`Inlet`]s, and batches go out through the source's output, many scrapes in one. [`Particulars`]
 //! supply what a target needs beyond its labels, such as headers and credentials of its own.
 //! [`Pools`] holds the state of all pools of the process, for the API and the status page.
 #![warn(unreachable_pub)]
@@ -26,6 +26,7 @@ mod error;
 mod fetch;
 mod in_flight;
 mod keys;
+mod lanes;
 mod merged;
 mod meters;
 mod on_request;

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
+use metrifold_codec::Arena;
 use metrifold_codec::remote_write::{DecodeError, Template, encode_v1};
 use metrifold_codec::wire::{put_varint, varint};
-use metrifold_codec::{Arena, Batch, snappy};
 use metrifold_exposition::{Format, Options, value};
 use metrifold_expr::relabel::Program;
-use metrifold_model::Origin;
 
 use crate::counts::Counts;
 use crate::fetch::Page;
+use crate::lanes::Piece;
 use crate::settings::SharedSettings;
 use crate::target::ScrapeTarget;
 
@@ -197,20 +197,23 @@ impl Outline {
 }
 
 impl Repeated {
-    /// A batch of the series, of the families if they are wanted, and of more series.
-    pub(crate) fn batch(self, families: bool, more: &Arena, origin: Arc<Origin>) -> Batch {
-        let mut counts = more.counts();
-        counts.series += self.series;
-        counts.samples += self.series;
+    /// The series, the families if they are wanted, and more series.
+    pub(crate) fn piece(self, families: bool, more: Arena) -> Piece {
+        let mut counts = metrifold_model::Counts {
+            series: self.series,
+            samples: self.series,
+            ..Default::default()
+        };
         let mut bodies = vec![self.body];
         if families {
-            counts.metadata += self.metadata_count;
+            counts.metadata = self.metadata_count;
             bodies.push(self.metadata);
         }
-        bodies.push(encode_v1(more, None));
-        // Fails only beyond 4 GiB, which is more than a page can have.
-        let body = snappy::join(&bodies).unwrap_or_default().concat();
-        Batch::from_made(body.into(), counts, origin)
+        Piece {
+            bodies,
+            counts,
+            arena: more,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use metrifold_http::{Client, ClientConfig, Credentials};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 use crate::fetch::Fetcher;
+use crate::lanes::Lanes;
 use crate::meters::PoolMeters;
 use crate::particulars::Particulars;
 use crate::pools::{Entry, Expected, Pools, View};
@@ -114,13 +115,18 @@ impl Pool {
         kept.client = Some((self.client_config, client.clone()));
         let workshop = Arc::new(Workshop {
             meters: PoolMeters::new(&self.telemetry, &self.id),
-            id: self.id,
-            settings: self.settings,
             fetcher: Fetcher {
                 client,
                 credentials: self.credentials,
             },
-            out,
+            lanes: Lanes::new(
+                &self.id,
+                self.settings.keys.batch_series,
+                out,
+                self.metrics.clone(),
+            ),
+            id: self.id,
+            settings: self.settings,
             metrics: self.metrics,
             pools: self.pools,
             too_many: AtomicBool::new(false),
@@ -160,6 +166,7 @@ impl Pool {
             () => Order::EndNow,
         };
         work.stops = true;
+        work.workshop.lanes.hurry();
         for scraper in work.scrapers.values() {
             scraper.send_replace(order);
         }

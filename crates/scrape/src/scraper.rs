@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use metrifold_base::{foreign, locked};
+use metrifold_codec::ArenaBuilder;
 use metrifold_codec::remote_write::Limits;
-use metrifold_codec::{Arena, ArenaBuilder, Batch};
-use metrifold_engine::planes::metrics::{Needs, Output};
-use metrifold_model::Origin;
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::blocking::blocking;
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::{Ask, Fetcher, Page};
+use crate::lanes::{Lanes, Piece};
 use crate::meters::PoolMeters;
 use crate::page::{self, Content, Times, limits, put_stale};
 use crate::pools::{Entry, Pools};
@@ -39,7 +38,7 @@ pub(crate) struct Workshop {
     pub(crate) id: Arc<str>,
     pub(crate) settings: SharedSettings,
     pub(crate) fetcher: Fetcher,
-    pub(crate) out: Output,
+    pub(crate) lanes: Lanes,
     pub(crate) metrics: ComponentMetrics,
     pub(crate) meters: PoolMeters,
     pub(crate) pools: Arc<Pools>,
@@ -71,26 +70,17 @@ pub(crate) enum Exit {
 pub(crate) struct Scraper {
     workshop: Arc<Workshop>,
     entry: Arc<Entry>,
-    origin: Arc<Origin>,
     state: State,
 }
 
 impl Scraper {
     pub(crate) fn new(workshop: Arc<Workshop>, entry: Arc<Entry>, state: State) -> Self {
-        // Each target has a lane of its own, which is the same after a restart, and after a move to
-        // another URL: its series stay the same.
-        let order = format!("{}/{:016x}", workshop.id, entry.labels);
         if state.reported {
             *locked(&entry.series) = Some(state.known.ids());
         }
-        let origin = Arc::new(Origin {
-            order: Some(order.into()),
-            ..Origin::internal(workshop.id.clone())
-        });
         Self {
             workshop,
             entry,
-            origin,
             state,
         }
     }
@@ -174,15 +164,15 @@ impl Scraper {
         }
     }
 
-    /// Makes a batch of a page and sends it.
+    /// Sends the series of a page.
     async fn take(&mut self, target: &ScrapeTarget, at: i64, fetched: Fetched) {
         let length = fetched.page.as_ref().map_or(0, |page| page.text.len());
         let made = blocking(length >= LONG_PAGE, || self.make(target, fetched));
-        // The batch is dropped when the next scrape is due, so that the next is not late. A scrape that
+        // They are dropped when the next scrape is due, so that the next is not late. A scrape that
         // took nearly all of its interval has a second, or one interval if that is shorter.
         let least = target.interval.min(Duration::from_secs(1));
         let patience = target.interval.saturating_sub(since(at)).max(least);
-        let sent = self.send(made.batch, Instant::now() + patience).await;
+        let sent = self.send(target, made.piece, patience).await;
         if !sent {
             return;
         }
@@ -245,25 +235,24 @@ impl Scraper {
                 let families = self
                     .tells_families(taken.families)
                     .then_some(taken.families);
-                let (batch, reports) = match taken.content {
+                let (piece, reports) = match taken.content {
                     Content::Read(mut arena, mut more) => {
                         let reports = put(&mut more);
                         if families.is_none() {
                             arena.forget_metadata();
                         }
                         arena.append(&more.finish());
-                        (self.batch(*arena), reports)
+                        (Piece::decoded(*arena), reports)
                     }
                     Content::Repeated(repeated) => {
                         let mut more = builder();
                         let reports = put(&mut more);
-                        let more = more.finish();
-                        let batch = repeated.batch(families.is_some(), &more, self.origin.clone());
-                        (batch, reports)
+                        let piece = repeated.piece(families.is_some(), more.finish());
+                        (piece, reports)
                     }
                 };
                 Made {
-                    batch,
+                    piece,
                     then: Then::Known(taken.difference),
                     families,
                     reports,
@@ -284,7 +273,7 @@ impl Scraper {
                 let before = &self.state.reports;
                 let reports = report::put(&report, settings, target, timestamp, before, &mut batch);
                 Made {
-                    batch: self.batch(batch.finish()),
+                    piece: Piece::decoded(batch.finish()),
                     then: Then::Ended,
                     families: None,
                     reports,
@@ -319,27 +308,18 @@ impl Scraper {
         self.state.last = last;
     }
 
-    fn batch(&self, arena: Arena) -> Batch {
-        Batch::from_arena(arena, self.origin.clone())
-    }
-
-    /// Sends a batch. If the queues of required sinks have no room until the deadline, it is
-    /// dropped and counted.
-    async fn send(&self, batch: Batch, deadline: Instant) -> bool {
+    /// Sends series in the target's lane. If the queues of required sinks have no room for so long,
+    /// they are dropped and counted.
+    async fn send(&self, target: &ScrapeTarget, piece: Piece, patience: Duration) -> bool {
         let workshop = &self.workshop;
-        let samples = batch.counts().unwrap_or_default().all_samples();
-        match timeout_at(deadline, workshop.out.send(batch, Needs::Check)).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(error)) => {
-                workshop.metrics.error("rejected", &error);
-                workshop.metrics.discarded("rejected", Some(samples));
-                false
-            }
-            Err(_) => {
-                workshop.metrics.discarded("queue_full", Some(samples));
-                false
-            }
-        }
+        // A short interval leaves no time to wait for others.
+        let wait = workshop.settings.keys.batch_wait.0;
+        let wait = wait.min(target.interval / 4);
+        // The lane is the same after a restart, and after a move to another URL: its series stay
+        // the same.
+        let lane = self.entry.labels;
+        let deadline = Instant::now() + patience;
+        workshop.lanes.send(lane, piece, wait, deadline).await
     }
 
     /// Sends staleness markers for all series of a target that has gone, except those that its heirs
@@ -355,9 +335,8 @@ impl Scraper {
         if heirs.is_empty() {
             report::end(&target, timestamp, &self.state.reports, &mut batch);
         }
-        let deadline = Instant::now() + target.interval;
-        let arena = batch.finish();
-        if arena.counts().series == 0 || self.send(self.batch(arena), deadline).await {
+        let piece = Piece::decoded(batch.finish());
+        if piece.series() == 0 || self.send(&target, piece, target.interval).await {
             self.state.known.ended();
             self.state.reported = false;
         }
@@ -395,9 +374,9 @@ struct Fetched {
     arrived: i64,
 }
 
-/// A batch, and the change of state that holds once it has been sent.
+/// Series to be sent, and the change of state that holds once it has been sent.
 struct Made {
-    batch: Batch,
+    piece: Piece,
     then: Then,
     families: Option<u64>,
     /// Names of the reporting series that not every scrape has.

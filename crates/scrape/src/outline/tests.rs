@@ -77,7 +77,8 @@ impl Memory {
             Content::Repeated(repeated) => {
                 let own: Arc<str> = "source".into();
                 let none = metrifold_codec::ArenaBuilder::new(limits(0)).finish();
-                let mut batch = repeated.batch(true, &none, Arc::new(Origin::internal(own)));
+                let piece = repeated.piece(true, none);
+                let mut batch = piece.batch(&Arc::new(metrifold_model::Origin::internal(own)));
                 let counts = batch.counts().unwrap();
                 let body = batch.body(Version::V1).unwrap();
                 let (arena, invalid) = decode(Version::V1, &body, &limits(0)).unwrap();

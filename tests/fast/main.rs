@@ -50,6 +50,7 @@ mod rules_bucket;
 mod rules_check;
 mod rules_poll;
 mod scrape;
+mod scrape_ways;
 mod sending;
 mod shown;
 mod versions;

@@ -16,7 +16,7 @@ use metrifold_testing::{
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 /// Short, so that tests wait little.
-const OFTEN: &str = "scrape_interval = \"1s\"";
+pub(crate) const OFTEN: &str = "scrape_interval = \"1s\"";
 
 fn page(text: &str) -> Reply {
     Reply::new(200)

@@ -36,6 +36,8 @@ struct Data {
     dropped_target_counts: BTreeMap<Arc<str>, usize>,
     /// Number of active targets that match the query; `active` holds one page of them.
     matched: usize,
+    /// Number of dropped targets that match the query, of those that are kept.
+    matched_dropped: usize,
     /// Number of matching targets by health.
     healths: BTreeMap<&'static str, usize>,
 }
@@ -113,13 +115,15 @@ fn look(shared: &Shared, asked: &Asked) -> Data {
     if asked.dropped {
         dropped = pools.dropped();
         dropped.retain(|it| in_pool(&it.pool) && it.discovered.contain(&asked.search));
-        dropped.truncate(asked.limit);
     }
+    let matched_dropped = dropped.len();
+    let dropped = dropped.into_iter().skip(asked.offset).take(asked.limit);
     Data {
         active_targets: listed.map(Active::from).collect(),
-        dropped_targets: dropped.into_iter().map(DroppedTarget::from).collect(),
+        dropped_targets: dropped.map(DroppedTarget::from).collect(),
         dropped_target_counts: pools.dropped_counts(),
         matched,
+        matched_dropped,
         healths,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prost::Message;
 use serde_json::Value;
@@ -284,6 +285,25 @@ fn credentials_go_to_the_target_and_never_along_with_a_redirect() {
 }
 
 #[test]
+fn what_another_server_redirects_to_gets_no_credentials_even_at_the_targets_own() {
+    let (first, other) = (target("a 1\n"), target("a 1\n"));
+    let (back, place) = (first.url_of("/chosen"), other.url_of("/there"));
+    other.now(move |_| Reply::new(302).header("location", &back));
+    first.now(move |seen| match &*seen.path {
+        "/chosen" => page("a 1\n"),
+        _ => Reply::new(302).header("location", &place),
+    });
+    let keys = "basic_auth = { username = \"u\", password = \"hidden\" }";
+    let (_child, sink) = pipe(&first, keys);
+    scrape(&sink, "a page by a detour", |it| up(it, 1.0));
+    assert!(first.seen().iter().any(|seen| seen.path == "/chosen"));
+    for seen in first.seen() {
+        let own = seen.path == "/metrics";
+        assert_eq!(seen.header("authorization").is_some(), own, "{}", seen.path);
+    }
+}
+
+#[test]
 fn a_target_that_goes_is_ended_after_a_while_and_one_that_stays_is_left_alone() {
     let (a, b) = (target("a 1\n"), target("b 1\n"));
     let folder = tempfile::tempdir().unwrap();
@@ -407,6 +427,94 @@ fn scrapes_of_many_targets_leave_together_and_each_series_in_order() {
 }
 
 #[test]
+fn a_page_that_takes_nearly_the_whole_interval_is_scraped_in_each() {
+    let slow = Endpoint::new(|_| {
+        let page = Does::Answer(page("a 1\n"));
+        Does::After(Duration::from_millis(850), Box::new(page))
+    });
+    let hanging = Endpoint::new(|_| Does::Hang(Reply::new(500)));
+    for (target, value) in [(&slow, 1f64), (&hanging, 0.0)] {
+        let (_child, sink) = pipe(target, "");
+        let times = until("ten scrapes", || {
+            let seen = sink.seen();
+            let ups = seen.iter().flat_map(Seen::series);
+            let ups = ups.filter(|it| it.name() == "up" && it.samples[0].bits == value.to_bits());
+            let times: Vec<i64> = ups.flat_map(Series::times).collect();
+            (times.len() >= 10).then_some(times)
+        });
+        let mut pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        pauses.sort_unstable();
+        // Not every other interval.
+        assert!(pauses[pauses.len() / 2] < 1700, "{pauses:?}");
+    }
+}
+
+#[test]
+fn a_sink_without_room_keeps_nothing_from_the_others_and_is_told_later_what_has_ended() {
+    // Long enough to fill the queue soon.
+    let long: String = (0..400)
+        .map(|it| format!("long{{number=\"{it}\"}} 1\n"))
+        .collect();
+    let of = move |more: &str| page(&format!("{long}{more}"));
+    let first = of.clone();
+    let target = Endpoint::new(move |_| first("early 1\n"));
+    let (healthy, stuck) = (Endpoint::healthy(), Endpoint::healthy());
+    let sink = |name: &str, sink: &Endpoint| {
+        format!(
+            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"s\"]\nendpoint = \"{}\"\nmerge_bytes = \"0B\"\nqueue = {{ max_bytes = \"64KiB\" }}\n",
+            sink.url()
+        )
+    };
+    let config = format!(
+        "[sources.s]\ntype = \"scrape\"\n{OFTEN}\ntargets = [\"{}\"]\n{}{}",
+        target.address(),
+        sink("healthy", &healthy),
+        sink("stuck", &stuck)
+    );
+    let child = Metrifold::start(&config);
+    let has = |sink: &Endpoint, name: &str, bits: u64| {
+        let seen = sink.seen();
+        let mut all = seen.iter().flat_map(Seen::series);
+        all.any(|series| series.name() == name && series.samples[0].bits == bits)
+    };
+    until_so("both have it", || {
+        [&healthy, &stuck]
+            .iter()
+            .all(|it| has(it, "early", 1f64.to_bits()))
+    });
+    stuck.now(|_| Does::Hang(Reply::new(204)));
+    let full = || {
+        let discarded = "metrifold_component_discarded_batches_total";
+        child.metric(discarded, &[("reason", "queue_full")])
+    };
+    until_so("one has no room", || full() > 0.0);
+    let later = of.clone();
+    target.now(move |_| later("late 1\n"));
+    until_so("a new series", || has(&healthy, "late", 1f64.to_bits()));
+    until_so("one ends", || has(&healthy, "early", STALE));
+    target.now(move |_| of(""));
+    until_so("the other ends", || has(&healthy, "late", STALE));
+    let (before, scrapes) = (full(), healthy.count());
+    until_so("it goes on", || {
+        healthy.count() > scrapes + 3 && full() > before
+    });
+    stuck.now(|_| Reply::new(204));
+    stuck.release();
+    until_so("it is told in the end", || {
+        has(&stuck, "early", STALE) && has(&stuck, "late", STALE)
+    });
+    // And then no more.
+    let scrapes = healthy.count();
+    until_so("more scrapes", || healthy.count() >= scrapes + 3);
+    let seen = healthy.seen();
+    let last = seen.last().unwrap();
+    assert!(
+        last.series().iter().all(|it| it.samples[0].bits != STALE),
+        "{last:?}"
+    );
+}
+
+#[test]
 fn instances_share_the_targets_and_each_is_scraped_by_one() {
     let endpoints: Vec<Endpoint> = (0..8).map(|_| target("a 1\n")).collect();
     let addresses: Vec<String> = endpoints
@@ -421,7 +529,7 @@ fn instances_share_the_targets_and_each_is_scraped_by_one() {
         );
         Metrifold::start(&config(&keys, &sink))
     };
-    let (first, second) = (start("0"), start("\"metrifold-1\""));
+    let (one, other) = (start("0"), start("\"metrifold-1\""));
     let has = |child: &Metrifold| -> BTreeSet<String> {
         let data = targets(child, "");
         let active = data["activeTargets"].as_array().unwrap();
@@ -430,10 +538,17 @@ fn instances_share_the_targets_and_each_is_scraped_by_one() {
     };
     // Hashes distribute the targets: by chance, one instance may get all of them.
     let (first, second) = until("each target is somebody's", || {
-        let (first, second) = (has(&first), has(&second));
+        let (first, second) = (has(&one), has(&other));
         (first.union(&second).count() == endpoints.len()).then_some((first, second))
     });
     assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+    let others = targets(&one, "?state=dropped");
+    assert_eq!(others["droppedTargetCounts"]["s"], second.len());
+    assert_eq!(others["matchedDropped"], second.len());
+    if !second.is_empty() {
+        let reason = "the instance with shard.index = 1 scrapes it";
+        assert_eq!(others["droppedTargets"][0]["reason"], reason);
+    }
 }
 
 #[test]

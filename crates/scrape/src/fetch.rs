@@ -18,12 +18,13 @@ use crate::blocking::blocking;
 use crate::encoding;
 use crate::error::{Cause, ScrapeError};
 use crate::in_flight::{Share, Turn};
+use crate::scraper::LONG_PAGE;
 use crate::settings::Settings;
 use crate::target::ScrapeTarget;
 
-/// Bytes of a body from which on decompressing takes milliseconds: the other tasks of the thread
-/// then move to another thread.
-const LONG_BODY: usize = 64 << 10;
+/// Bytes of a compressed body from which on decompressing may take milliseconds: the other tasks of
+/// the thread then move to another thread.
+const LONG_BODY: usize = 16 << 10;
 const TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 
 /// Client and credentials for pages.
@@ -46,21 +47,25 @@ pub(crate) struct Page {
     pub(crate) text: Bytes,
     pub(crate) format: Format,
     pub(crate) content_type: Option<HeaderValue>,
-    /// The turn of a page that takes long to decompress; held until the page has been used.
-    pub(crate) _turn: Option<Turn>,
+    /// The turn of a page that may take much memory; held until the page has been used.
+    pub(crate) turn: Option<Turn>,
     /// The page's share of `max_in_flight_bytes`, held as long as the page.
     pub(crate) share: Option<Share>,
 }
 
 impl Page {
-    /// Extends the share to the uncompressed text, for a page that waits before it is used.
+    /// Extends the share to the uncompressed text, for a page that waits before it is used and has no
+    /// turn until then.
     pub(crate) fn count_text(&mut self) -> Result<(), ScrapeError> {
         let Some(share) = &mut self.share else {
             return Ok(());
         };
         let more = self.text.len().saturating_sub(share.bytes());
         match share.take(more) {
-            true => Ok(()),
+            true => {
+                self.turn = None;
+                Ok(())
+            }
             false => Err(no_room()),
         }
     }
@@ -105,7 +110,8 @@ impl Fetcher {
         if let Some(finder) = &own.find_header
             && let Some(question) = finder.question()
         {
-            let left = deadline.saturating_duration_since(Instant::now());
+            // The page needs the rest of the time.
+            let left = deadline.saturating_duration_since(Instant::now()) / 2;
             let headers = own_headers(Some(question));
             let answer = client.request(Method::GET, &uri, headers, Bytes::new(), left);
             // Without an answer, it is asked again at the next scrape.
@@ -113,9 +119,12 @@ impl Fetcher {
                 finder.answered(&answer.into_parts().0);
             }
         }
+        // The target's own headers and credentials go only to its own server, and to nothing that
+        // another server has redirected to.
+        let mut own_server = true;
         for _ in 0..=MAX_REDIRECTS {
-            // The target's own headers and credentials go only to its own server.
-            let headers = match same_server(&uri, &target.uri) {
+            own_server &= same_server(&uri, &target.uri);
+            let headers = match own_server {
                 true => own_headers(own.find_header.as_ref().map(|finder| finder.find())),
                 false => every_header(),
             };
@@ -138,7 +147,7 @@ impl Fetcher {
             let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
             if let Some(value) = &authorization
                 // Another server was not sent them, and says nothing about them.
-                && same_server(&uri, &target.uri)
+                && own_server
                 && refused.contains(&answer.status())
             {
                 credentials.refused(value);
@@ -175,8 +184,10 @@ async fn take(
         BodyError::NoRoom => no_room(),
         BodyError::Refused(_) | BodyError::Broken(_) => ScrapeError::new(Cause::Unreachable, error),
     })?;
-    let long = head.headers.contains_key(CONTENT_ENCODING) && body.len() >= LONG_BODY;
-    let turn = match long {
+    let compressed = head.headers.contains_key(CONTENT_ENCODING);
+    let long = compressed && body.len() >= LONG_BODY;
+    // A small body may be a large page, and a large page a larger batch.
+    let turn = match compressed || body.len() >= LONG_PAGE {
         true => {
             let turn = tokio::time::timeout_at(deadline, settings.in_flight.turn());
             turn.await.map_err(|_| late(timeout))?
@@ -199,7 +210,7 @@ async fn take(
         text,
         format,
         content_type: head.headers.get(CONTENT_TYPE).cloned(),
-        _turn: turn,
+        turn,
         share: Some(share),
     })
 }
@@ -276,5 +287,28 @@ mod tests {
         assert_eq!(error.cause, Cause::Room);
         drop(long);
         taken(&settings, text(900), false).await.unwrap();
+    }
+    #[tokio::test(start_paused = true)]
+    async fn pages_that_may_take_much_memory_take_turns() {
+        let settings = Settings::new(&toml::from_str("").unwrap(), "source").unwrap();
+        let gzip = || {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(b"a 1\n").unwrap();
+            encoder.finish().unwrap()
+        };
+        let turns = std::thread::available_parallelism().unwrap().get();
+        let mut held = Vec::new();
+        for _ in 0..turns {
+            held.push(taken(&settings, gzip(), true).await.unwrap());
+        }
+        let error = taken(&settings, gzip(), true).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Timeout);
+        let long = [b"# ".as_slice(), &vec![b'x'; LONG_PAGE], b"\n"].concat();
+        let error = taken(&settings, long, false).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Timeout);
+        taken(&settings, b"a 1\n".to_vec(), false).await.unwrap();
+        // One that waits before it is used gives its turn back, and counts as what it is.
+        held[0].count_text().unwrap();
+        taken(&settings, gzip(), true).await.unwrap();
     }
 }

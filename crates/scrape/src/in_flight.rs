@@ -1,4 +1,4 @@
-//! Bounds of the work on pages at the same time: bytes of pages, and pages that take long.
+//! Bounds of the work on pages at the same time: bytes of pages, and pages that may take much more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,12 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct InFlight {
     bytes: AtomicUsize,
     most: usize,
-    /// As many turns as there are processors, for pages that take long: a compressed page is small,
-    /// and up to `body_size_limit` in memory.
+    /// As many turns as there are processors, for pages that may take much memory: a compressed page
+    /// is small, and up to `body_size_limit` in memory; its batch is larger still.
     turns: Arc<Semaphore>,
 }
 
-/// The turn of a page that takes long to decompress and to parse.
+/// The turn of a page that may take much memory to decompress and to parse.
 #[derive(Debug)]
 pub(crate) struct Turn {
     /// Returned on drop.

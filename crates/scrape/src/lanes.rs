@@ -4,6 +4,7 @@
 //! Each target belongs to one lane, and its scraper waits until what it sent has left, so the
 //! samples of a series leave in order.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,32 +50,47 @@ pub(crate) struct Piece {
 
 struct Lane {
     origin: Arc<Origin>,
-    /// Groups of pieces with bodies, and of those without, which keep what 1.0 cannot express.
-    encoded: Slot,
-    decoded: Slot,
+    groups: Mutex<HashMap<Kind, Group>>,
 }
 
-/// Place where a group gathers.
-type Slot = Mutex<Option<Group>>;
+/// Property that the pieces of a group share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    /// Whether they have bodies: those without keep what 1.0 cannot express.
+    encoded: bool,
+    /// Interval of their targets: none waits for room longer than it would alone.
+    interval: Duration,
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// All sinks have it.
+    Whole,
+    /// The sinks with room have it; others were waited for in vain.
+    Partly,
+    /// No sink has it.
+    Not,
+}
 
 /// Pieces that leave in one batch.
 struct Group {
-    /// Tells its leader that it is still the one in its place.
+    /// Tells its leader that it is still the same.
     number: u64,
     piece: Piece,
     /// Time until which the batch waits for room in the queues of required sinks.
     deadline: Instant,
     /// Told the outcome: the scrapers of all pieces but the one that sends the batch. The first is
     /// that of the leader, which began the group and sends it unless another makes it full.
-    waiting: Vec<oneshot::Sender<bool>>,
+    waiting: Vec<oneshot::Sender<Sent>>,
 }
 
 /// Part of a scraper in the group that has its piece.
 enum Part {
     /// It waits for others first.
-    Leads(u64, oneshot::Receiver<bool>),
+    Leads(u64, oneshot::Receiver<Sent>),
     /// It waits for the outcome.
-    Follows(oneshot::Receiver<bool>),
+    Follows(oneshot::Receiver<Sent>),
     /// It has made the group full, and sends it.
     Sends(Group),
 }
@@ -92,8 +108,7 @@ impl Lanes {
                 order: Some(format!("{id}/{at}").into()),
                 ..Origin::internal(id.clone())
             }),
-            encoded: Slot::default(),
-            decoded: Slot::default(),
+            groups: Mutex::default(),
         };
         Self {
             out,
@@ -107,38 +122,38 @@ impl Lanes {
 
     /// Sends what a scrape has found, in the lane of its target, after a wait for what others find.
     /// If the queues of required sinks have no room until the deadline, or the latest deadline of
-    /// those that leave together, it is dropped and counted. Returns whether it was sent.
+    /// those that leave together, it is dropped there and counted.
     pub(crate) async fn send(
         &self,
         target: u64,
+        interval: Duration,
         piece: Piece,
         wait: Duration,
         deadline: Instant,
-    ) -> bool {
-        let lane = &self.lanes[(target % LANES as u64) as usize];
+    ) -> Sent {
+        // Not the bits by which targets are divided among processes.
+        let lane = &self.lanes[((target >> 32) % LANES as u64) as usize];
         if wait.is_zero() || self.is_full(&piece) {
             return self.deliver(piece.batch(&lane.origin), deadline).await;
         }
-        let slot = match piece.bodies.is_empty() {
-            true => &lane.decoded,
-            false => &lane.encoded,
+        let kind = Kind {
+            encoded: !piece.bodies.is_empty(),
+            interval,
         };
-        let group = match self.add(slot, piece, deadline) {
+        let group = match self.add(lane, kind, piece, deadline) {
             Part::Sends(group) => group,
             // Whoever panicked over the group has sent nothing.
-            Part::Follows(outcome) => return outcome.await.unwrap_or(false),
+            Part::Follows(outcome) => return outcome.await.unwrap_or(Sent::Not),
             Part::Leads(number, mut outcome) => {
                 let mut hurried = self.hurried.subscribe();
                 tokio::select! {
-                    sent = &mut outcome => return sent.unwrap_or(false),
+                    sent = &mut outcome => return sent.unwrap_or(Sent::Not),
                     () = sleep(wait) => {}
                     _ = hurried.wait_for(|hurried| *hurried) => {}
                 }
-                // Another may have made it full just now; the next group is another's to lead.
-                let led = locked(slot).take_if(|group| group.number == number);
-                match led {
+                match lane.take_led(kind, number) {
                     Some(group) => group,
-                    None => return outcome.await.unwrap_or(false),
+                    None => return outcome.await.unwrap_or(Sent::Not),
                 }
             }
         };
@@ -156,18 +171,19 @@ impl Lanes {
         self.hurried.send_replace(true);
     }
 
-    fn add(&self, slot: &Slot, piece: Piece, deadline: Instant) -> Part {
-        let mut place = locked(slot);
+    fn add(&self, lane: &Lane, kind: Kind, piece: Piece, deadline: Instant) -> Part {
+        let mut groups = locked(&lane.groups);
         let (told, outcome) = oneshot::channel();
-        match place.take() {
+        match groups.remove(&kind) {
             None => {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                *place = Some(Group {
+                let group = Group {
                     number,
                     piece,
                     deadline,
                     waiting: vec![told],
-                });
+                };
+                groups.insert(kind, group);
                 Part::Leads(number, outcome)
             }
             Some(mut group) => {
@@ -176,7 +192,7 @@ impl Lanes {
                     return Part::Sends(group);
                 }
                 group.waiting.push(told);
-                *place = Some(group);
+                groups.insert(kind, group);
                 Part::Follows(outcome)
             }
         }
@@ -186,19 +202,31 @@ impl Lanes {
         piece.series() >= self.most_series || piece.bytes() >= MOST_BYTES
     }
 
-    async fn deliver(&self, batch: Batch, deadline: Instant) -> bool {
+    async fn deliver(&self, batch: Batch, deadline: Instant) -> Sent {
         let samples = batch.counts().unwrap_or_default().all_samples();
         match timeout_at(deadline, self.out.send(batch, Needs::Check)).await {
-            Ok(Ok(_)) => true,
+            Ok(Ok(_)) => Sent::Whole,
             Ok(Err(error)) => {
                 self.metrics.error("rejected", &error);
                 self.metrics.discarded("rejected", Some(samples));
-                false
+                Sent::Not
             }
             Err(_) => {
                 self.metrics.discarded("queue_full", Some(samples));
-                false
+                Sent::Partly
             }
+        }
+    }
+}
+
+impl Lane {
+    /// Takes the group with this number, unless another has made it full and taken it: then the
+    /// next one of its kind is another's to lead.
+    fn take_led(&self, kind: Kind, number: u64) -> Option<Group> {
+        let mut groups = locked(&self.groups);
+        match groups.get(&kind)?.number == number {
+            true => groups.remove(&kind),
+            false => None,
         }
     }
 }
@@ -208,7 +236,6 @@ impl Group {
         self.piece.bodies.extend(piece.bodies);
         self.piece.counts += piece.counts;
         self.piece.arena.append(&piece.arena);
-        // The later one costs nothing: what the next scrape finds could not be sent either.
         self.deadline = self.deadline.max(deadline);
     }
 }

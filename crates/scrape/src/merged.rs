@@ -220,7 +220,7 @@ mod tests {
             text: Bytes::from_static(text.as_bytes()),
             format: Format::Text,
             content_type: None,
-            _turn: None,
+            turn: None,
             share: None,
         };
         let target = made.1.unwrap();

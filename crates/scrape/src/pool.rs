@@ -1,6 +1,7 @@
 //! A pool: it starts a scraper for each target and ends those of targets that have gone.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
-use metrifold_base::{BuildError, RunError, Shared, Shutdown, locked};
+use metrifold_base::{BuildError, RunError, Shared, Shutdown, locked, read_file};
 use metrifold_discovery::{Snapshot, Standing, Target, Targets};
 use metrifold_engine::component::BuildContext;
 use metrifold_engine::planes::metrics::Output;
@@ -23,12 +24,16 @@ use crate::particulars::Particulars;
 use crate::pools::{Entry, Expected, Pools, View};
 use crate::scraper::{Exit, Order, Scraper, Workshop};
 use crate::settings::Settings;
+use crate::shard::ShardKeys;
 use crate::state::{Health, State};
 use crate::target::{self, Reason, ScrapeTarget};
 
 /// Number of idle connections kept per server: several targets may share a server, such as the
 /// instances of an application behind a router.
 pub const IDLE_PER_SERVER: usize = 4;
+
+/// Bytes of a file of certificates or secrets that are compared, at most: more than one may have.
+const MOST_OF_FILE: u64 = 16 << 20;
 
 /// Origin of a pool's targets.
 pub enum Inlet {
@@ -45,6 +50,8 @@ pub struct Pool {
     particulars: Arc<dyn Particulars>,
     client: Client,
     client_config: ClientConfig,
+    /// Hash of the contents of the files that the client's keys name.
+    files: u64,
     credentials: Credentials,
     inlets: Vec<Inlet>,
     pools: Arc<Pools>,
@@ -69,7 +76,13 @@ impl Pool {
         let keys = settings.keys().client();
         let client_config = keys.client_config(IDLE_PER_SERVER);
         let pools: Arc<Pools> = cx.shared.get();
+        let mut files = pools.hasher.build_hasher();
+        for file in keys.files() {
+            let content = read_file(file, MOST_OF_FILE).map_err(|error| error.to_string());
+            content.hash(&mut files);
+        }
         Ok(Self {
+            files: files.finish(),
             client: Client::new(&client_config)?,
             client_config,
             credentials: keys.credentials()?,
@@ -93,26 +106,34 @@ impl Pool {
     /// Fails when targets cannot be relabelled, because the runtime is shutting down.
     pub async fn run(self, out: Output, mut shutdown: Shutdown) -> Result<(), RunError> {
         let slot = self.expected.slot().clone();
-        let kept = tokio::select! {
-            kept = slot.kept.clone().lock_owned() => kept,
-            () = shutdown.wait() => return Ok(()),
+        let turn = slot.kept.clone().lock_owned();
+        tokio::pin!(turn);
+        let early = tokio::select! {
+            biased;
+            kept = &mut turn => Some(kept),
+            () = shutdown.wait() => None,
         };
         let Self {
             expected, inlets, ..
         } = self;
         // From here on, an expected pool is a successor of this one.
         drop(expected);
-        let mut kept = kept;
-        // The connections are reused only if no certificate can have changed in its file.
+        let mut kept = match early {
+            Some(kept) => kept,
+            None if self.shared.is_ending() || slot.has_successor() => return Ok(()),
+            // The predecessor leaves its targets to this one, which ends their series.
+            None => turn.await,
+        };
+        // The connections are reused only if no certificate has changed in its file.
         let client = match kept.client.take() {
-            Some((config, client))
-                if config == self.client_config && self.settings.keys().files().is_empty() =>
+            Some((config, files, client))
+                if (&config, &files) == (&self.client_config, &self.files) =>
             {
                 client
             }
             _ => self.client,
         };
-        kept.client = Some((self.client_config, client.clone()));
+        kept.client = Some((self.client_config, self.files, client.clone()));
         let workshop = Arc::new(Workshop {
             meters: PoolMeters::new(&self.telemetry, &self.id),
             fetcher: Fetcher {
@@ -144,12 +165,16 @@ impl Pool {
         loop {
             if work.look(&mut feeds).await? {
                 work.sync(&feeds, &mut locked(&slot.view));
-                let dropped: Vec<_> = feeds.iter().flat_map(Feed::dropped).collect();
+                let keys = &work.workshop.settings.keys;
+                let dropped = feeds.iter().flat_map(|feed| feed.dropped(keys.shard));
+                let mut dropped: Vec<_> = dropped.collect();
                 let mut view = locked(&slot.view);
                 view.dropped_count = dropped.len();
                 work.workshop.meters.dropped.set(dropped.len() as f64);
-                let kept = work.workshop.settings.keys.keep_dropped_targets;
-                view.dropped = dropped.into_iter().take(kept).collect();
+                // Always the same ones, in the same order.
+                dropped.sort_by(|(a, _), (b, _)| a.iter().cmp(b.iter()));
+                dropped.truncate(keys.keep_dropped_targets);
+                view.dropped = dropped;
             }
             tokio::select! {
                 () = changed(&mut feeds) => {}
@@ -234,10 +259,18 @@ impl Feed {
         }
     }
 
-    fn dropped(&self) -> impl Iterator<Item = (Target, Reason)> {
-        self.made.values().filter_map(|(discovered, made)| {
-            let reason = made.as_ref().err()?;
-            Some((discovered.clone(), reason.clone()))
+    /// The targets that this process does not scrape, and why.
+    fn dropped(&self, shard: Option<ShardKeys>) -> impl Iterator<Item = (Target, Reason)> {
+        self.made.values().filter_map(move |(discovered, made)| {
+            let reason = match (made, shard) {
+                (Err(reason), _) => reason.clone(),
+                (Ok(target), Some(shard)) if !shard.has(target.labels_hash) => {
+                    let owner = shard.owner(target.labels_hash);
+                    format!("the instance with shard.index = {owner} scrapes it")
+                }
+                _ => return None,
+            };
+            Some((discovered.clone(), reason))
         })
     }
 

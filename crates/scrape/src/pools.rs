@@ -81,7 +81,8 @@ pub(crate) struct Slot {
 pub(crate) struct Kept {
     /// States of targets, by their hash.
     pub(crate) states: HashMap<u64, State>,
-    pub(crate) client: Option<(ClientConfig, Client)>,
+    /// The client, with its keys and the hash of its files.
+    pub(crate) client: Option<(ClientConfig, u64, Client)>,
 }
 
 /// Targets of a pool, for the API and the status page.

@@ -29,8 +29,19 @@ pub(crate) fn next(hash: u64, interval: Duration, after: i64) -> i64 {
     after.saturating_add(interval - past)
 }
 
+/// The time for the scrape after the one that was due at `done`: the last scheduled time that has
+/// passed in the meantime, as a scrape that took long delays the next one and does not cancel it; else the
+/// next scheduled time. Comes with the number of scheduled times that are left out.
+pub(crate) fn following(hash: u64, interval: Duration, done: i64, now: i64) -> (i64, u64) {
+    let passed = next(hash, interval, now.saturating_sub(milliseconds(interval)));
+    match passed > done {
+        true => (passed, missed(done, interval, passed).saturating_sub(1)),
+        false => (next(hash, interval, done.max(now)), 0),
+    }
+}
+
 /// Number of scheduled times passed since `due`, which itself is not counted.
-pub(crate) fn missed(due: i64, interval: Duration, now: i64) -> u64 {
+fn missed(due: i64, interval: Duration, now: i64) -> u64 {
     let passed = now.saturating_sub(due) / milliseconds(interval);
     passed.try_into().unwrap_or(0)
 }
@@ -61,6 +72,20 @@ mod tests {
         let due = next(hash, INTERVAL, now);
         assert!(due > now && due <= now + 15_000);
         assert_eq!(next(hash, INTERVAL, due), due + 15_000);
+    }
+
+    #[test]
+    fn a_scrape_that_took_long_delays_the_next_and_those_between_are_left_out() {
+        let hash = 123;
+        let after = |now| following(hash, INTERVAL, 15_123, now);
+        assert_eq!(after(15_500), (30_123, 0));
+        assert_eq!(after(30_122), (30_123, 0));
+        assert_eq!(after(30_123), (30_123, 0));
+        assert_eq!(after(31_000), (30_123, 0));
+        assert_eq!(after(46_000), (45_123, 1));
+        assert_eq!(after(15_123 + 10 * 15_000 + 1), (15_123 + 10 * 15_000, 9));
+        // The clock was set back.
+        assert_eq!(after(100), (30_123, 0));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use metrifold_telemetry::ComponentMetrics;
 use crate::blocking::blocking;
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::{Ask, Fetcher, Page};
-use crate::lanes::{Lanes, Piece};
+use crate::lanes::{Lanes, Piece, Sent};
 use crate::meters::PoolMeters;
 use crate::page::{self, Content, Times, limits, put_stale};
 use crate::pools::{Entry, Pools};
@@ -29,7 +29,10 @@ use crate::target::ScrapeTarget;
 
 /// Bytes of a page from which on parsing takes milliseconds: the other tasks of the thread then
 /// move to another thread.
-const LONG_PAGE: usize = 1 << 20;
+pub(crate) const LONG_PAGE: usize = 1 << 20;
+/// How long the staleness markers of a source that has gone wait for room, at most: a reload waits for
+/// them.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// The most characters of an error that are kept.
 const SHOWN: usize = 500;
 
@@ -97,7 +100,8 @@ impl Scraper {
                     false => continue,
                 },
                 Order::EndNow => {
-                    Box::pin(self.end(schedule::now(), &[])).await;
+                    let patience = self.entry.target().interval.min(LAST_PATIENCE);
+                    Box::pin(self.end(schedule::now(), &[], patience)).await;
                     return Exit::Done;
                 }
                 Order::HandOver => {
@@ -128,11 +132,8 @@ impl Scraper {
             };
             Box::pin(self.take(&target, at, fetched)).await;
             let now = schedule::now();
-            let missed = schedule::missed(at, target.interval, now);
-            if missed > 0 {
-                self.workshop.meters.missed.increment(missed);
-            }
-            let next = schedule::next(target.hash, target.interval, at.max(now));
+            let (next, missed) = schedule::following(target.hash, target.interval, at, now);
+            self.workshop.meters.missed.increment(missed);
             due = Some(next);
         }
     }
@@ -172,20 +173,32 @@ impl Scraper {
         // took nearly all of its interval has a second, or one interval if that is shorter.
         let least = target.interval.min(Duration::from_secs(1));
         let patience = target.interval.saturating_sub(since(at)).max(least);
-        let sent = self.send(target, made.piece, patience).await;
-        if !sent {
-            return;
+        // Waiting for others takes part of the time that is left until then, at most.
+        let wait = patience / 4;
+        let sent = self.send(target, made.piece, wait, patience).await;
+        let state = &mut self.state;
+        match (sent, made.then) {
+            (Sent::Not, _) => return,
+            (Sent::Whole, Then::Known(difference)) => state.known.update(difference),
+            (Sent::Whole, Then::Ended) => state.known.ended(),
+            // What ends is ended again with the next batch, for the sinks that lack this one.
+            (Sent::Partly, Then::Known(difference)) => state.known.join(difference),
+            (Sent::Partly, Then::Ended) => {}
         }
-        self.state.reported = true;
-        self.state.reports = made.reports;
-        self.state.sampled_until = made.until.or(self.state.sampled_until);
-        match made.then {
-            Then::Known(difference) => self.state.known.update(difference),
-            Then::Ended => self.state.known.ended(),
+        match sent {
+            Sent::Whole => state.reports = made.reports,
+            _ => {
+                let more = made.reports.iter();
+                let more = more.filter(|name| !state.reports.contains(name));
+                let more: Vec<_> = more.copied().collect();
+                state.reports.extend(more);
+            }
         }
-        *locked(&self.entry.series) = Some(self.state.known.ids());
-        if let Some(families) = made.families {
-            self.state.families = Some((families, Instant::now()));
+        state.reported = true;
+        state.sampled_until = made.until.or(state.sampled_until);
+        *locked(&self.entry.series) = Some(state.known.ids());
+        if let (Sent::Whole, Some(families)) = (sent, made.families) {
+            state.families = Some((families, Instant::now()));
         }
     }
 
@@ -308,23 +321,30 @@ impl Scraper {
         self.state.last = last;
     }
 
-    /// Sends series in the target's lane. If the queues of required sinks have no room for so long,
-    /// they are dropped and counted.
-    async fn send(&self, target: &ScrapeTarget, piece: Piece, patience: Duration) -> bool {
+    /// Sends series in the target's lane, after a wait for those of others. If the queues of required
+    /// sinks have no room for so long, they are dropped there and counted.
+    async fn send(
+        &self,
+        target: &ScrapeTarget,
+        piece: Piece,
+        wait: Duration,
+        patience: Duration,
+    ) -> Sent {
         let workshop = &self.workshop;
-        // A short interval leaves no time to wait for others.
-        let wait = workshop.settings.keys.batch_wait.0;
-        let wait = wait.min(target.interval / 4);
+        let wait = wait.min(workshop.settings.keys.batch_wait.0);
         // The lane is the same after a restart, and after a move to another URL: its series stay
         // the same.
         let lane = self.entry.labels;
         let deadline = Instant::now() + patience;
-        workshop.lanes.send(lane, piece, wait, deadline).await
+        let sent = workshop
+            .lanes
+            .send(lane, target.interval, piece, wait, deadline);
+        sent.await
     }
 
     /// Sends staleness markers for all series of a target that has gone, except those that its heirs
     /// have: a marker would fall among their samples.
-    async fn end(&mut self, timestamp: i64, heirs: &[Arc<[SeriesId]>]) {
+    async fn end(&mut self, timestamp: i64, heirs: &[Arc<[SeriesId]>], patience: Duration) {
         if !self.state.reported {
             return;
         }
@@ -336,7 +356,8 @@ impl Scraper {
             report::end(&target, timestamp, &self.state.reports, &mut batch);
         }
         let piece = Piece::decoded(batch.finish());
-        if piece.series() == 0 || self.send(&target, piece, target.interval).await {
+        let none = piece.series() == 0;
+        if none || self.send(&target, piece, patience / 4, patience).await != Sent::Not {
             self.state.known.ended();
             self.state.reported = false;
         }
@@ -361,7 +382,7 @@ impl Scraper {
         }
         let workshop = &self.workshop;
         let heirs = workshop.pools.heirs(&workshop.id, self.entry.labels);
-        Box::pin(self.end(due, &heirs)).await;
+        Box::pin(self.end(due, &heirs, target.interval)).await;
         true
     }
 }

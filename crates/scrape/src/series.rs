@@ -13,6 +13,10 @@ use metrifold_codec::wire::{put_varint, varint};
 
 use crate::outline::Outline;
 
+/// Least bound of series that have disappeared and whose staleness markers some sinks lack; else it is
+/// the number of series of the page.
+const LEAST_OWED: usize = 1000;
+
 /// The series of a target at its last scrape.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -59,8 +63,12 @@ impl Labels {
         for (place, _) in ids.iter().enumerate().filter(|(_, id)| id.is_tracked()) {
             labels(place, &mut text);
         }
+        Self::compressed(&text)
+    }
+
+    fn compressed(text: &[u8]) -> Self {
         // Fails only beyond 4 GiB, which is more than a page can have.
-        let compressed = snap::raw::Encoder::new().compress_vec(&text);
+        let compressed = snap::raw::Encoder::new().compress_vec(text);
         Self::Listed(compressed.unwrap_or_default().into(), text.len())
     }
 }
@@ -231,6 +239,41 @@ impl Known {
         self.live = true;
     }
 
+    /// Takes over a difference whose batch some sinks lack. Series that have disappeared stay known, up
+    /// to a bound, so that the next batch has their staleness markers again.
+    pub(crate) fn join(&mut self, difference: Difference) {
+        let Some(next) = difference.next else {
+            self.live = true;
+            return;
+        };
+        let now: HashSet<u64, RandomState> = next.ids.iter().map(|id| id.plain()).collect();
+        let has_gone = |id: SeriesId| !now.contains(&id.plain());
+        let gone = self
+            .ids
+            .iter()
+            .filter(|id| id.is_tracked() && has_gone(**id));
+        let gone: Vec<SeriesId> = gone.take(next.len().max(LEAST_OWED)).copied().collect();
+        if !self.live || gone.is_empty() {
+            *self = next;
+            return;
+        }
+        let mut text = Vec::new();
+        next.each_tracked(|_| true, |labels| put_texts(labels, &mut text));
+        let mut left = gone.len();
+        self.each_tracked(has_gone, |labels| {
+            if left > 0 {
+                left -= 1;
+                put_texts(labels, &mut text);
+            }
+        });
+        let ids: Vec<SeriesId> = next.ids.iter().copied().chain(gone).collect();
+        *self = Self {
+            ids: ids.into(),
+            labels: Labels::compressed(&text),
+            live: true,
+        };
+    }
+
     /// Records that all series have their staleness markers.
     pub(crate) fn ended(&mut self) {
         self.live = false;
@@ -254,6 +297,14 @@ pub(crate) fn put_labels<'a>(
             out.extend_from_slice(text);
         }
     }
+}
+
+/// Appends labels that are text.
+fn put_texts(labels: &mut dyn Iterator<Item = (&str, &str)>, out: &mut Vec<u8>) {
+    let labels: Vec<_> = labels
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+        .collect();
+    put_labels(labels.into_iter(), out);
 }
 
 type Span = (usize, usize);
@@ -317,6 +368,40 @@ mod tests {
         assert_eq!((difference.added, stale.len()), (0, 0));
         known.update(difference);
         assert_eq!((known.len(), known.is_live()), (1, true));
+    }
+
+    #[test]
+    fn what_some_sinks_were_not_told_is_told_again_until_it_is() {
+        let ids = |ids: &[u64]| ids.iter().map(|id| SeriesId(*id)).collect::<Vec<_>>();
+        let mut known = Known::default();
+        let (difference, _) = gone(&known, &ids(&[11, 20, 31]));
+        known.join(difference);
+        // 20 is not tracked. Nobody may have been told of 31, so it is told again.
+        let (difference, stale) = gone(&known, &ids(&[41, 11]));
+        assert_eq!(stale, ["x2"].map(|it| format!("a={it}")));
+        known.join(difference);
+        let (difference, stale) = gone(&known, &ids(&[41]));
+        assert_eq!(stale, ["x1", "x2"].map(|it| format!("a={it}")));
+        known.join(difference);
+        // One that has returned is not ended.
+        let (difference, stale) = gone(&known, &ids(&[41, 31]));
+        assert_eq!(stale, ["a=x1"]);
+        known.update(difference);
+        let (_, stale) = gone(&known, &ids(&[41, 31]));
+        assert!(stale.is_empty());
+    }
+
+    #[test]
+    fn no_more_is_owed_than_the_bound() {
+        let mut known = Known::default();
+        for round in 0..5 {
+            let ids: Vec<_> = (0..LEAST_OWED as u64)
+                .map(|id| SeriesId((round * 100_000 + id) << 1 | 1))
+                .collect();
+            let (difference, _) = gone(&known, &ids);
+            known.join(difference);
+        }
+        assert_eq!(known.len(), 2 * LEAST_OWED);
     }
 
     #[test]

@@ -72,7 +72,12 @@ impl ShardKeys {
 
     /// Whether the target whose labels have this hash belongs to this instance.
     pub(crate) fn has(&self, hash: u64) -> bool {
-        hash % u64::from(self.count) == u64::from(self.index.0)
+        self.owner(hash) == u64::from(self.index.0)
+    }
+
+    /// Index of the instance to which the target whose labels have this hash belongs.
+    pub(crate) fn owner(&self, hash: u64) -> u64 {
+        hash % u64::from(self.count)
     }
 }
 

@@ -46,7 +46,7 @@ impl Memory {
             text: Bytes::copy_from_slice(text),
             format,
             content_type: None,
-            _turn: None,
+            turn: None,
             share: None,
         };
         let times = Times {

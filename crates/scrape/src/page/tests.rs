@@ -28,7 +28,7 @@ fn taken(keys: &str, format: Format, text: &str, known: &mut Known) -> Result<Ta
         text: Bytes::from(text.to_owned()),
         format,
         content_type: None,
-        _turn: None,
+        turn: None,
         share: None,
     };
     let state = RandomState::default();

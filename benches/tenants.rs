@@ -1,10 +1,11 @@
-//! Measures how a tenant that sends ten times its limit affects the latency of another one, and what
-//! 100,000 tenants cost (`support/many.rs`).
+//! Measures the time of a decision about a caller (`support/decision.rs`), how a tenant that sends ten
+//! times its limit affects the latency of another one, and what 100,000 tenants cost (`support/many.rs`).
 //!
 //! Two tenants write through one gateway: `calm` at a fixed rate within its limit, `noisy` first not at
 //! all, then at its limit, then at ten times its limit. The latencies are those of `calm`. Each counts
 //! from the time at which its request was due, so that the wait behind a slow answer counts as well. Run
-//! it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the duration of each part.
+//! it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the duration of each part, and an argument
+//! (`decision`, `latencies`, `many`) selects one.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,6 +17,8 @@ use prost::Message;
 
 use metrifold_codec::remote_write::messages::v1;
 
+#[path = "support/decision.rs"]
+mod decision;
 #[path = "support/gateway.rs"]
 mod gateway;
 #[path = "support/load.rs"]
@@ -56,8 +59,17 @@ fn main() {
     }
     let seconds = std::env::var("METRIFOLD_BENCH_SECONDS");
     let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(20);
-    latencies(seconds);
-    many::run();
+    let part = std::env::args().skip(1).find(|it| !it.starts_with('-'));
+    let wanted = |name| part.as_deref().is_none_or(|part| part == name);
+    if wanted("decision") {
+        decision::run();
+    }
+    if wanted("latencies") {
+        latencies(seconds);
+    }
+    if wanted("many") {
+        many::run();
+    }
 }
 
 fn latencies(seconds: u64) {

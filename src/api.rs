@@ -1,5 +1,5 @@
 //! The admin address: status page, metrics, health, readiness, reload, dead letters, events, and
-//! the topology and the ledgers as JSON.
+//! the topology and the ledgers as JSON. Tenants see their own usage where they come as well.
 
 mod access;
 mod aiven;
@@ -11,6 +11,7 @@ mod replicas;
 mod routes;
 mod targets;
 mod topology;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +24,10 @@ use tracing::info;
 use metrifold_access::Gate;
 use metrifold_base::BuildError;
 use metrifold_discovery::Directory;
-use metrifold_engine::config::{ApiConfig, Config};
+use metrifold_engine::config::Config;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload::{Board, Cause, Follower, Outcome, Requests, Unanswered};
-use metrifold_http::{Listen, Listeners, Response, Route, Serving, answer};
+use metrifold_http::{Listeners, Response, Route, Serving, answer};
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, State, Telemetry};
 
@@ -34,27 +35,68 @@ use self::access::{Door, Rules};
 use self::events::Feed;
 use self::routes::{Endpoints, TABLE};
 
-/// The admin address. A reload can move, open or close it.
+/// The admin address, and the usage of tenants where these come. A reload can move, open or close them.
 pub struct Admin {
     listeners: Listeners,
     status: Arc<Status>,
-    served: Option<Served>,
+    served: Option<Served<Arc<Rules>>>,
+    usage: Option<Served<usage::Places>>,
 }
 
-/// The address that is served now.
-struct Served {
-    rules: Arc<Rules>,
+/// Routes that are served now.
+struct Served<T> {
+    /// What they were built from.
+    by: T,
     _routes: Vec<(Serving, Route)>,
 }
 
 /// A prepared change of the admin address. Dropping it leaves everything as it is.
 #[must_use = "nothing changes until it is served"]
-pub struct Prepared(Step);
+pub struct Prepared {
+    admin: Step<Arc<Rules>>,
+    usage: Step<usage::Places>,
+}
 
-enum Step {
+enum Step<T> {
     Keep,
-    Bind(Arc<Rules>, Vec<Route>),
+    Bind(T, Vec<Route>),
     Close,
+}
+
+impl<T: PartialEq> Step<T> {
+    /// The step from what is served to what these routes are built from.
+    fn to(
+        served: Option<&Served<T>>,
+        by: Option<T>,
+        routes: impl FnOnce(&T) -> Result<Vec<Route>, BuildError>,
+    ) -> Result<Self, BuildError> {
+        Ok(match by {
+            None if served.is_some() => Self::Close,
+            None => Self::Keep,
+            Some(by) if served.is_some_and(|it| it.by == by) => Self::Keep,
+            Some(by) => {
+                let routes = routes(&by)?;
+                Self::Bind(by, routes)
+            }
+        })
+    }
+
+    /// Serves the routes; the previous ones finish their requests and close. Cannot fail.
+    fn take(self, served: &mut Option<Served<T>>, serve: impl Fn(&T, usize, &Route) -> Serving) {
+        match self {
+            Self::Keep => {}
+            Self::Close => *served = None,
+            Self::Bind(by, routes) => {
+                let routes = routes.into_iter().enumerate();
+                let routes = routes.map(|(at, route)| (serve(&by, at, &route), route));
+                let routes = routes.collect();
+                *served = Some(Served {
+                    by,
+                    _routes: routes,
+                });
+            }
+        }
+    }
 }
 
 /// State that the endpoints of the admin address read.
@@ -100,6 +142,7 @@ impl Admin {
                 gate,
             }),
             served: None,
+            usage: None,
         }
     }
 
@@ -108,59 +151,24 @@ impl Admin {
         self.status.ending.store(true, Ordering::Relaxed);
     }
 
-    /// Binds the address of a configuration while the present one is still served.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the address cannot be bound or a secret cannot be read.
-    fn bind(&self, config: Option<&ApiConfig>) -> Result<Prepared, BuildError> {
-        let Some(config) = config else {
-            return Ok(Prepared(match &self.served {
-                Some(_) => Step::Close,
-                None => Step::Keep,
-            }));
-        };
+    fn admin(&self, config: &Config) -> Result<Step<Arc<Rules>>, BuildError> {
         // The file of a secret may have changed.
-        let rules = Arc::new(Rules::build(config, &self.status.gate)?);
-        if self.served.as_ref().is_some_and(|it| it.rules == rules) {
-            return Ok(Prepared(Step::Keep));
-        }
-        let routes = TABLE.iter().map(|endpoint| {
-            let listen = Listen::new(config.address.0, endpoint.path).methods(endpoint.methods);
-            self.listeners.route(&listen, "api")
-        });
-        let routes = routes.collect::<Result<_, _>>()?;
-        Ok(Prepared(Step::Bind(rules, routes)))
+        let rules = Rules::build(config, &self.status.gate)?.map(Arc::new);
+        Step::to(self.served.as_ref(), rules, |rules| {
+            let routes = TABLE.iter().map(|endpoint| {
+                let listen = rules.listen(endpoint.path, endpoint.methods);
+                self.listeners.route(&listen, "api")
+            });
+            routes.collect()
+        })
     }
 
-    /// Serves the prepared address; the previous one finishes its requests and closes. Cannot fail.
-    fn serve(&mut self, prepared: Prepared) {
-        match prepared.0 {
-            Step::Keep => {}
-            Step::Close => self.served = None,
-            Step::Bind(rules, routes) => {
-                if let Some(address) = routes.first().map(Route::local_addr) {
-                    info!(url = %format_args!("http://{address}/"), "status page and metrics are served");
-                }
-                // One route per endpoint, in the order of the table.
-                let routes = routes.into_iter().zip(TABLE).map(|(route, endpoint)| {
-                    let door = Door {
-                        guard: endpoint.guard,
-                        rules: Arc::clone(&rules),
-                    };
-                    let handler = Endpoints {
-                        endpoint,
-                        status: Arc::clone(&self.status),
-                    };
-                    (route.serve(Arc::new(door), Arc::new(handler)), route)
-                });
-                let routes = routes.collect();
-                self.served = Some(Served {
-                    rules,
-                    _routes: routes,
-                });
-            }
-        }
+    fn usage(&self, config: &Config) -> Result<Step<usage::Places>, BuildError> {
+        Step::to(self.usage.as_ref(), usage::places(config), |places| {
+            let listens = places.listens.iter();
+            let routes = listens.map(|listen| self.listeners.route(listen, "usage"));
+            routes.collect()
+        })
     }
 }
 
@@ -168,11 +176,36 @@ impl Follower for Admin {
     type Prepared = Prepared;
 
     fn prepare(&self, config: &Config) -> Result<Prepared, BuildError> {
-        self.bind(config.api())
+        Ok(Prepared {
+            admin: self.admin(config)?,
+            usage: self.usage(config)?,
+        })
     }
 
     fn commit(&mut self, prepared: Prepared) {
-        self.serve(prepared);
+        if let Step::Bind(rules, routes) = &prepared.admin
+            && let Some(address) = routes.first().map(Route::local_addr)
+        {
+            let scheme = rules.scheme();
+            info!(url = %format_args!("{scheme}://{address}/"), "status page and metrics are served");
+        }
+        // One route per endpoint, in the order of the table.
+        prepared.admin.take(&mut self.served, |rules, at, route| {
+            let endpoint = &TABLE[at];
+            let door = Door {
+                guard: endpoint.guard,
+                rules: Arc::clone(rules),
+            };
+            let handler = Endpoints {
+                endpoint,
+                status: Arc::clone(&self.status),
+            };
+            route.serve(Arc::new(door), Arc::new(handler))
+        });
+        prepared.usage.take(&mut self.usage, |places, _, route| {
+            let (door, handler) = usage::serve(&self.status, &places.parameter);
+            route.serve(door, handler)
+        });
         self.listeners.start();
     }
 }

@@ -1,5 +1,6 @@
 //! The life of the process: builds, runs and reloads the configuration, waits for a signal, drains.
 
+mod expiry;
 mod orphans;
 mod refusals;
 
@@ -80,6 +81,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let letters = Stores::new(config.data_dir.as_deref());
     let directory = Directory::new();
     let gate = counting_gate(&telemetry);
+    let guard = gate.clone();
     let mut admin = Admin::new(
         listeners.clone(),
         board,
@@ -117,8 +119,9 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         "metrifold runs"
     );
 
-    let orphans = tokio::spawn(orphans::show(watched, telemetry.clone()));
-    let upkeep = tokio::spawn(upkeep(telemetry, refusals.clone(), shown));
+    let orphans = tokio::spawn(orphans::show(watched.clone(), telemetry.clone()));
+    let expiry = tokio::spawn(expiry::show(watched, telemetry.clone()));
+    let upkeep = tokio::spawn(upkeep(telemetry, refusals.clone(), shown, guard));
     tokio::select! {
         biased;
         () = signals.first() => {}
@@ -139,6 +142,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     drop(admin);
     upkeep.abort();
     orphans.abort();
+    expiry.abort();
     refusals.flush(true);
     let flush = move || letters.flush(FLUSH_LIMIT);
     if !tokio::task::spawn_blocking(flush).await.unwrap_or(false) {
@@ -187,8 +191,12 @@ fn tell(left: &[Leftover]) -> Ended {
     Ended::Drained
 }
 
-async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>, listeners: Listeners) {
+async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>, listeners: Listeners, gate: Gate) {
     let mut certificates = Certificates::default();
+    let gauge = |metric| telemetry.gauge(metric, Vec::new());
+    let aside = gauge(Metric::TenantsSetAside);
+    let failing = gauge(Metric::IssuersFailing);
+    let age = gauge(Metric::IssuerKeysAge);
     let mut ticks = interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -196,6 +204,14 @@ async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>, listeners: Listen
         telemetry.upkeep();
         refusals.flush(false);
         certificates.show(&telemetry, listeners.certificates());
+        let trouble = gate.tenants().trouble();
+        aside.set(trouble.aside as f64);
+        failing.set(trouble.failing as f64);
+        let ages = trouble.issuers.iter().map(|issuer| issuer.keys_age_seconds);
+        age.set(
+            ages.map(|age| age.unwrap_or(f64::INFINITY))
+                .fold(0.0, f64::max),
+        );
     }
 }
 

@@ -8,4 +8,5 @@ pub mod remote_write;
 pub mod replica_router;
 pub mod ruler;
 pub mod rules_directory;
+mod tenant_header;
 pub mod thanos;

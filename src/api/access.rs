@@ -12,9 +12,9 @@ use http::uri::Authority;
 
 use metrifold_access::Gate;
 use metrifold_base::BuildError;
-use metrifold_engine::config::ApiConfig;
+use metrifold_engine::config::{ApiConfig, Config};
 use metrifold_http::access::{Admission, Head};
-use metrifold_http::{Access, Callers, Permission, Refusal, is_cross_site};
+use metrifold_http::{Access, Callers, Listen, Methods, Permission, Refusal, is_cross_site};
 use metrifold_model::Caller;
 use metrifold_model::{Rejection, RejectionKind};
 
@@ -40,6 +40,8 @@ pub(super) struct Rules {
     callers: Option<Callers>,
     /// Access by tenant, if it is configured.
     gate: Option<Gate>,
+    /// Differs if the content of a file does, such as the certificate.
+    print: Option<u64>,
 }
 
 /// Access check of one endpoint.
@@ -50,7 +52,14 @@ pub(super) struct Door {
 
 impl Rules {
     /// Builds the rules and reads their secrets.
-    pub(super) fn build(config: &ApiConfig, gate: &Gate) -> Result<Self, BuildError> {
+    pub(super) fn build(config: &Config, gate: &Gate) -> Result<Option<Self>, BuildError> {
+        match config.api() {
+            None => Ok(None),
+            Some(api) => Self::of(api, config.api_print(), gate).map(Some),
+        }
+    }
+
+    fn of(config: &ApiConfig, print: Option<u64>, gate: &Gate) -> Result<Self, BuildError> {
         let (basic_auth, authorization) =
             (config.basic_auth.as_ref(), config.authorization.as_ref());
         let callers = match (basic_auth, authorization) {
@@ -61,7 +70,24 @@ impl Rules {
             config: config.clone(),
             callers,
             gate: config.access.map(|_| gate.clone()),
+            print,
         })
+    }
+
+    /// The admin address, for these methods of a path.
+    pub(super) fn listen(&self, path: &str, methods: Methods) -> Listen {
+        Listen {
+            tls: self.config.tls.clone(),
+            ..Listen::new(self.config.address.0, path).methods(methods)
+        }
+    }
+
+    /// Scheme of its URLs.
+    pub(super) fn scheme(&self) -> &'static str {
+        match &self.config.tls {
+            Some(_) => "https",
+            None => "http",
+        }
     }
 
     async fn admit(&self, guard: Guard, head: Head<'_>) -> Result<Caller, Refusal> {
@@ -150,6 +176,7 @@ mod tests {
                 credentials_file: None,
             }),
             remote_reads: false,
+            tls: None,
             access: None,
         }
     }
@@ -179,7 +206,7 @@ mod tests {
             certificate: None,
             presented: &[],
         };
-        let rules = Rules::build(config, &Gate::new()).unwrap();
+        let rules = Rules::of(config, None, &Gate::new()).unwrap();
         let admitted = runtime().block_on(rules.admit(guard, head));
         admitted.map_or_else(|refusal| refusal.answer().status().as_u16(), |_| 200)
     }

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
-use metrifold_http::{Handler, Methods, Request, Response, answer, rejection};
-use metrifold_model::{Membership, Rejection, RejectionKind};
-use {metrifold_dedupe as dedupe, metrifold_limits as limits};
+use metrifold_http::{Handler, Methods, Request, Response, answer};
 
 use super::access::Guard;
 use super::events::{self, EVENTS};
 use super::topology::topology;
 use super::{
     PAGE, RELOAD, Status, aiven, dead_letters, discovery, json, ledger, replicas, targets, typed,
+    usage,
 };
 
 /// An endpoint: path, methods, access, and handler.
@@ -54,40 +52,6 @@ const fn change(
         guard: Guard::Change,
         answer,
     }
-}
-
-/// Path of a tenant's usage and limits.
-const USAGE: &str = "/api/v1/tenants/{tenant}/usage";
-
-fn usage(status: &Status, request: &Request) -> Response {
-    let name = request.param("tenant").unwrap_or_default();
-    let own = request.caller.tenants();
-    let is_own = |one: &Membership| *one.name == *name || *one.tenant == *name;
-    if !own.is_empty() && !own.iter().any(is_own) {
-        let reason = "the caller has no access to this tenant";
-        return rejection::json(&Rejection::new(RejectionKind::Forbidden, reason));
-    }
-    // Components know a tenant by its id.
-    let tenants = status.gate.tenants();
-    let id = tenants.id(name).map_or(name, |id| &**id);
-    let (shared, now) = (status.directory.shared(), Instant::now());
-    let mut shown = match tenants.usage(name) {
-        Some(serde_json::Value::Object(usage)) => usage,
-        _ => serde_json::Map::new(),
-    };
-    for (key, components) in [
-        ("limit", shared.get::<limits::Registry>().show(id, now)),
-        ("dedupe", shared.get::<dedupe::Registry>().show(id, now)),
-    ] {
-        if !components.is_empty() {
-            shown.insert(key.to_owned(), components.into());
-        }
-    }
-    if shown.is_empty() {
-        let reason = format!("there is no tenant {name:?}");
-        return rejection::json(&Rejection::new(RejectionKind::NotFound, reason));
-    }
-    json(&shown)
 }
 
 /// Every endpoint.
@@ -130,8 +94,8 @@ pub(super) static TABLE: &[Endpoint] = &[
     get(replicas::REPLICAS, Guard::Read, |status, _| {
         Box::pin(async move { json(&replicas::replicas(&status)) })
     }),
-    get(USAGE, Guard::Tenant, |status, request| {
-        Box::pin(async move { usage(&status, &request) })
+    get(usage::PATH, Guard::Tenant, |status, request| {
+        Box::pin(async move { usage::show(&status, &request.caller, request.param("tenant")) })
     }),
     get(EVENTS, Guard::Read, |status, _| {
         Box::pin(async move { events::listen(&status) })
@@ -152,7 +116,15 @@ pub(super) static TABLE: &[Endpoint] = &[
 
 impl Handler for Endpoints {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
-        (self.endpoint.answer)(Arc::clone(&self.status), request)
+        let answer = (self.endpoint.answer)(Arc::clone(&self.status), request);
+        // Those of the other paths are for probes and people.
+        let in_json = self.endpoint.path.starts_with("/api/");
+        Box::pin(async move {
+            match in_json {
+                true => answer::in_json(answer.await),
+                false => answer.await,
+            }
+        })
     }
 
     fn answers_half_closed(&self) -> bool {

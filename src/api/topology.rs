@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use metrifold_access::Trouble;
 use metrifold_engine::config::OutputRef;
 use metrifold_engine::reload::{Finding, Outcome, Report, Trigger};
 use metrifold_telemetry::{FlowReading, State};
@@ -19,6 +20,9 @@ pub(super) struct Topology {
     last_reload: Option<LastReload>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_refused_reload: Option<RefusedReload>,
+    /// What keeps callers of tenants out.
+    #[serde(skip_serializing_if = "Trouble::is_none")]
+    access: Trouble,
     components: Vec<Component>,
     edges: Vec<Edge>,
 }
@@ -139,6 +143,7 @@ pub(super) fn topology(status: &Status) -> Topology {
     let sinks = config.sinks.iter();
     Topology {
         config_hash: format!("{:016x}", config.hash),
+        access: status.gate.tenants().trouble(),
         components: components.collect(),
         last_reload: status.board.last().map(|report| LastReload::from(&report)),
         last_refused_reload: status

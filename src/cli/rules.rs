@@ -15,7 +15,12 @@ Examples:
   metrifold rules diff alerts alerts.yaml || metrifold rules put alerts alerts.yaml
   metrifold rules list
   metrifold rules history alerts
-  metrifold rules rollback alerts 001763719441123-000000
+  metrifold rules get alerts --version 001763719441123-000000
+  metrifold rules rollback alerts 001763719441123-000000 --dry-run
+
+  # With TLS and credentials, which are read from files
+  metrifold rules list --ca-file ca.crt --token-file token
+  metrifold rules list --cert-file team-a.crt --key-file team-a.key
 
 Exits with 0 when all is well, and with 1 when not: a file is wrong, the API refused or did not \
 answer, or, for diff, something differs.";
@@ -33,14 +38,14 @@ enum Action {
     Check(check::CheckArgs),
     /// List a tenant's files and groups, with their state at the rulers
     List(remote::ApiArgs),
-    /// Print a file, or all files as one document
-    Get(remote::FileArgs),
+    /// Print a file, a version of it, or all files as one document
+    Get(remote::GetArgs),
     /// Write a file
     Put(remote::PutArgs),
     /// Show the differences between a file and the one at the API
     Diff(remote::DiffArgs),
     /// Remove a file; its history stays
-    Delete(remote::NamedArgs),
+    Delete(remote::DeleteArgs),
     /// List the versions of a file: who changed it, and when
     History(remote::NamedArgs),
     /// Restore an earlier version of a file

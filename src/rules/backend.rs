@@ -7,8 +7,12 @@
 //! Unless the tenants are configured, they are found in the backend's list of all rules, in which a
 //! tenant's name stands in front of that of each group, after which comes a dot (rules-objstore) or a
 //! slash. Names may hold dots too, so every part that can be a tenant's name is asked for.
+//!
+//! Tenants are asked for side by side, and only an answer of 404 means that a tenant has no rules. One
+//! whose answer is bad, or takes long, costs no other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,10 +26,12 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use metrifold_base::{BuildError, Endpoint, Period, Problems, foreign, keys, locked};
-use metrifold_http::body::read;
+use metrifold_http::body::{BodyError, read};
 use metrifold_http::{Client, ClientKeys, Credentials};
 use metrifold_rules::Version;
 use metrifold_rules::store::{Expected, Listed, Object, ObjectError, Objects};
+
+use super::side_by_side::Requests;
 
 keys! {
     /// A rules backend with the API that Observatorium defines.
@@ -36,6 +42,8 @@ keys! {
         /// Names of the tenants whose rules are published. By default, all that the backend lists. A tenant that changes its rules through this process is added until the next start.
         tenants: Vec<String> = default([]),
         client: ClientKeys = include,
+        /// Maximum number of concurrent requests for the rules of tenants, besides up to 32 that take longer than 2s.
+        max_requests: usize = default(8),
         /// Maximum time for a request.
         timeout: Period = default("30s"),
     }
@@ -77,6 +85,9 @@ impl BackendKeys {
                     .help(help);
             }
         }
+        if self.max_requests == 0 {
+            problems.at(format!("{key}.max_requests"), "must be at least 1");
+        }
         if self.timeout < Period::millis(100) {
             problems.at(format!("{key}.timeout"), "must be at least 100ms");
         }
@@ -90,77 +101,104 @@ impl BackendKeys {
     pub(crate) fn open(&self, max_bytes: usize) -> Result<Box<dyn Objects>, BuildError> {
         let failed =
             |error: tokio::runtime::TryCurrentError| BuildError::new("backend", error.to_string());
-        let known = self
-            .tenants
-            .iter()
-            .map(|tenant| (tenant.clone(), String::new()));
         Ok(Box::new(Backend {
-            client: self.client.client(1)?,
-            credentials: self.client.credentials()?,
-            url: self.url.uri().clone(),
-            known: Mutex::new(known.collect()),
+            requester: Requester {
+                client: self.client.client(self.max_requests)?,
+                credentials: self.client.credentials()?,
+                url: self.url.uri().clone(),
+                timeout: self.timeout.0,
+                max_bytes,
+            },
+            max_requests: self.max_requests,
+            known: Mutex::new(self.tenants.iter().cloned().collect()),
             searches: self.tenants.is_empty(),
             searched: Mutex::default(),
             is_searched: AtomicBool::new(false),
-            timeout: self.timeout.0,
-            max_bytes,
+            requests: Requests::default(),
             runtime: Handle::try_current().map_err(failed)?,
         }))
     }
 }
 
 struct Backend {
-    client: Client,
-    credentials: Credentials,
-    url: Uri,
-    /// Followed tenants, each with the stamp of its file when it was last read.
-    known: Mutex<BTreeMap<String, String>>,
+    requester: Requester,
+    max_requests: usize,
+    /// Followed tenants.
+    known: Mutex<BTreeSet<String>>,
     /// Whether tenants are searched for in the list of all rules.
     searches: bool,
     /// Version of the list in which tenants were searched for last.
     searched: Mutex<Option<Version>>,
     /// Whether a search has succeeded.
     is_searched: AtomicBool,
-    timeout: Duration,
-    max_bytes: usize,
+    requests: Requests<Stamp>,
     runtime: Handle,
 }
 
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Stamp of a tenant's file; `None` if it has none.
+type Stamp = Result<Option<String>, Failed>;
+
+/// Sends the requests. Clones share the connections.
+#[derive(Clone)]
+struct Requester {
+    client: Client,
+    credentials: Credentials,
+    url: Uri,
+    timeout: Duration,
+    max_bytes: usize,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Backend")
     }
 }
 
 /// Why a request to the backend failed.
+#[derive(Debug)]
 enum Failed {
     /// The backend answered with an error.
     Answered(StatusCode, String),
+    /// The answer is larger than this number of bytes.
+    TooLarge(usize),
     /// The backend did not answer.
     Silent(String),
 }
 
-impl Failed {
-    fn of(self, action: &'static str, key: &str) -> ObjectError {
-        let reason = match self {
-            Self::Answered(StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE, reason) => {
-                return ObjectError::Refused(format!(
-                    "the rules backend refuses the file: {reason}"
-                ));
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status, reason) if reason.is_empty() => {
+                write!(f, "the backend answered {status}")
             }
-            Self::Answered(status, reason) => format!("the backend answered {status}: {reason}"),
-            Self::Silent(reason) => reason,
-        };
-        ObjectError::Store {
-            action,
-            key: key.to_owned(),
-            reason,
+            Self::Answered(status, reason) => write!(f, "the backend answered {status}: {reason}"),
+            Self::TooLarge(max) => write!(f, "the answer is larger than {max} bytes"),
+            Self::Silent(reason) => f.write_str(reason),
         }
     }
 }
 
-impl Backend {
-    /// Sends a request for the rules of a tenant, or of all tenants.
+impl Failed {
+    fn of(self, action: &'static str, key: &str) -> ObjectError {
+        match self {
+            Self::Answered(StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE, reason) => {
+                ObjectError::Refused(format!("the rules backend refuses the file: {reason}"))
+            }
+            Self::TooLarge(max) => ObjectError::TooLarge {
+                key: key.to_owned(),
+                max,
+            },
+            failed => ObjectError::Store {
+                action,
+                key: key.to_owned(),
+                reason: failed.to_string(),
+            },
+        }
+    }
+}
+
+impl Requester {
+    /// Sends a request for the rules of a tenant, or of all tenants. `None` if there are none.
     async fn ask(
         &self,
         method: Method,
@@ -204,11 +242,15 @@ impl Backend {
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let left = deadline.saturating_duration_since(Instant::now());
         let text = read(answer, length, max_bytes, left).await;
-        let text = text.map_err(|error| Failed::Silent(error.to_string()))?;
+        let text = text.map_err(|error| match error {
+            BodyError::TooLarge { limit } => Failed::TooLarge(limit),
+            error => Failed::Silent(error.to_string()),
+        });
         match head.status {
             StatusCode::NOT_FOUND => Ok(None),
-            status if status.is_success() => Ok(Some(text)),
+            status if status.is_success() => text.map(Some),
             status => {
+                let text = text.unwrap_or_default();
                 let told = foreign(&String::from_utf8_lossy(&text), EXCERPT);
                 Err(Failed::Answered(status, told))
             }
@@ -216,20 +258,50 @@ impl Backend {
     }
 
     /// Reads a tenant's file with its stamp.
-    fn fetch(&self, tenant: &str) -> Result<Option<Object>, Failed> {
-        let asked = self.ask(Method::GET, Some(tenant), Bytes::new());
-        let text = self.runtime.block_on(asked)?;
-        let text = text.filter(|text| !text.is_empty() && text != REMOVED);
-        Ok(text.map(|text| Object {
+    async fn fetch(&self, tenant: &str) -> Result<Option<Object>, Failed> {
+        let text = self.ask(Method::GET, Some(tenant), Bytes::new()).await?;
+        Ok(text.filter(|text| text != REMOVED).map(|text| Object {
             stamp: Version::of(&text).to_string(),
             text: text.to_vec(),
         }))
     }
 
+    /// Reads the stamp of a tenant's file.
+    async fn stamp(self, tenant: String) -> Stamp {
+        let found = self.fetch(&tenant).await?;
+        Ok(found.map(|object| object.stamp))
+    }
+}
+
+impl Backend {
+    fn fetch(&self, tenant: &str) -> Result<Option<Object>, Failed> {
+        self.runtime.block_on(self.requester.fetch(tenant))
+    }
+
+    /// The stamps of tenants' files.
+    fn stamps(&self, tenants: BTreeSet<String>) -> BTreeMap<String, Stamp> {
+        let ask = |tenant: &str| self.requester.clone().stamp(tenant.to_owned());
+        let sent = self.requests.send(self.max_requests, tenants.clone(), ask);
+        let mut stamps = self.runtime.block_on(sent);
+        for tenant in tenants {
+            let silent = || Err(Failed::Silent("the backend does not answer".to_owned()));
+            stamps.entry(tenant).or_insert_with(silent);
+        }
+        stamps
+    }
+
     /// Adds the tenants that the backend lists and that are not known yet.
     fn search(&self) -> Result<(), Failed> {
-        let asked = self.ask(Method::GET, None, Bytes::new());
-        let text = self.runtime.block_on(asked)?.unwrap_or_default();
+        let asked = self.requester.ask(Method::GET, None, Bytes::new());
+        let unlisted = |status, what: &str| Err(Failed::Answered(status, what.to_owned()));
+        let text = match self.runtime.block_on(asked)? {
+            None => return unlisted(StatusCode::NOT_FOUND, "it has no list of all rules"),
+            // A backend without rules says so; an answer without content is that of something else.
+            Some(text) if text.trim_ascii().is_empty() => {
+                return unlisted(StatusCode::OK, "its list of all rules is empty text");
+            }
+            Some(text) => text,
+        };
         let version = Some(Version::of(&text));
         if *locked(&self.searched) == version {
             return Ok(());
@@ -239,29 +311,23 @@ impl Backend {
             let reason = format!("the list of all rules cannot be read: {told}");
             Failed::Answered(StatusCode::OK, reason)
         };
-        let listed: ListOfAll = match text.trim_ascii().is_empty() {
-            true => ListOfAll::default(),
-            false => serde_saphyr::from_slice(&text).map_err(wrong)?,
-        };
-        let names = listed.groups.unwrap_or_default();
+        let listed: ListOfAll = serde_saphyr::from_slice(&text).map_err(wrong)?;
         let mut candidates = BTreeSet::new();
-        for Named { name } in &names {
+        for Named { name } in &listed.groups {
             let ends = name.match_indices(['.', '/']).map(|(end, _)| end);
             let known = locked(&self.known);
             let new = ends
                 .map(|end| &name[..end])
-                .filter(|name| key_of(name).is_some() && !known.contains_key(*name));
-            candidates.extend(new);
+                .filter(|name| key_of(name).is_some() && !known.contains(*name));
+            candidates.extend(new.map(str::to_owned));
         }
         let is_all = candidates.len() <= MAX_CANDIDATES;
-        for tenant in candidates.into_iter().take(MAX_CANDIDATES) {
-            match self.fetch(tenant) {
-                Ok(None) => {}
-                Ok(Some(_)) => self.follow(tenant),
-                // The name may be a tenant's, whose rules must not count as removed.
-                Err(Failed::Answered(status, _)) if status.is_server_error() => self.follow(tenant),
-                Err(Failed::Answered(..)) => {}
-                Err(failed) => return Err(failed),
+        let candidates = candidates.into_iter().take(MAX_CANDIDATES).collect();
+        for (tenant, stamp) in self.stamps(candidates) {
+            // Unless the backend denies it, the name may be a tenant's, whose rules must not count as
+            // removed.
+            if !matches!(stamp, Ok(None)) {
+                self.follow(&tenant);
             }
         }
         *locked(&self.searched) = version.filter(|_| is_all);
@@ -272,7 +338,7 @@ impl Backend {
     fn follow(&self, tenant: &str) {
         let mut known = locked(&self.known);
         if known.len() < MAX_TENANTS {
-            known.entry(tenant.to_owned()).or_default();
+            known.insert(tenant.to_owned());
         }
     }
 
@@ -303,29 +369,36 @@ impl Backend {
         if !holds {
             return Err(ObjectError::Changed);
         }
-        let asked = self.ask(Method::PUT, Some(tenant), Bytes::copy_from_slice(text));
-        match self.runtime.block_on(asked) {
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                let failed = Failed::Answered(StatusCode::NOT_FOUND, String::new());
-                return Err(failed.of(action, key));
-            }
-            Err(failed) => return Err(failed.of(action, key)),
-        }
+        let text = Bytes::copy_from_slice(text);
+        let asked = self.requester.ask(Method::PUT, Some(tenant), text);
+        let answered = match self.runtime.block_on(asked) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Failed::Answered(StatusCode::NOT_FOUND, String::new())),
+            Err(failed) => Err(failed),
+        };
+        // A late answer may be older than this change.
+        self.requests.forget(tenant);
+        answered.map_err(|failed| failed.of(action, key))?;
         self.follow(tenant);
         Ok(())
     }
 }
 
 /// The rules of all tenants, of which only the names of the groups are read.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct ListOfAll {
-    groups: Option<Vec<Named>>,
+    #[serde(deserialize_with = "listed_groups")]
+    groups: Vec<Named>,
 }
 
 #[derive(Deserialize)]
 struct Named {
     name: String,
+}
+
+/// The groups of a list, which the key must be present for: `groups:` alone has none.
+fn listed_groups<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Named>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl Objects for Backend {
@@ -342,32 +415,36 @@ impl Objects for Backend {
             let key = "all tenants (name them in `backend.tenants` if the backend cannot)";
             return Err(failed.of("list", key));
         }
-        let tenants: Vec<String> = match rest.trim_end_matches('/') {
-            "" => locked(&self.known).keys().cloned().collect(),
-            tenant => vec![tenant.to_owned()],
-        };
-        let alone = !rest.is_empty();
-        let mut listed = Vec::new();
-        for tenant in tenants {
-            let stamp = match self.fetch(&tenant) {
-                Ok(found) => found.map(|found| found.stamp),
-                // One failing tenant keeps its known stamp; the others are read.
-                Err(Failed::Answered(..)) if !alone => Some(
-                    locked(&self.known)
-                        .get(&tenant)
-                        .cloned()
-                        .unwrap_or_default(),
-                ),
-                Err(failed) => return Err(failed.of("read", &tenant)),
-            };
-            if let Some(known) = locked(&self.known).get_mut(&tenant) {
-                *known = stamp.clone().unwrap_or_default();
-            }
-            if let (Some(key), Some(stamp)) = (key_of(&tenant), stamp) {
-                listed.push(Listed { key, stamp });
-            }
+        let tenant = rest.trim_end_matches('/');
+        if !tenant.is_empty() {
+            let found = self
+                .fetch(tenant)
+                .map_err(|failed| failed.of("read", tenant))?;
+            let stamp = found.map(|found| Ok(found.stamp));
+            return Ok(stamp
+                .into_iter()
+                .filter_map(|stamp| listed(tenant, stamp))
+                .collect());
         }
-        Ok(listed)
+        let tenants = locked(&self.known).clone();
+        let mut stamps = self.stamps(tenants);
+        // If the backend answers about nobody, the failure is its own.
+        if stamps.values().all(Result::is_err)
+            && let Some((tenant, Err(failed))) = stamps.pop_first()
+        {
+            return Err(failed.of("read", &tenant));
+        }
+        let found = stamps
+            .into_iter()
+            .filter_map(|(tenant, stamp)| match stamp {
+                Ok(stamp) => listed(&tenant, Ok(stamp?)),
+                Err(failed) => listed(&tenant, Err(failed)),
+            });
+        Ok(found.collect())
+    }
+
+    fn readers(&self) -> usize {
+        self.max_requests
     }
 
     fn get(&self, key: &str, max: usize) -> Result<Option<Object>, ObjectError> {
@@ -393,6 +470,20 @@ impl Objects for Backend {
     fn delete(&self, key: &str, expected: Expected<'_>) -> Result<(), ObjectError> {
         self.replace("remove", key, REMOVED, expected)
     }
+}
+
+/// A tenant's file in a list, or why its stamp is not known.
+fn listed(tenant: &str, stamp: Result<String, Failed>) -> Option<Listed> {
+    let (stamp, problem) = match stamp {
+        Ok(stamp) => (stamp, None),
+        Err(failed) => (String::new(), Some(failed.to_string())),
+    };
+    let key = key_of(tenant)?;
+    Some(Listed {
+        key,
+        stamp,
+        problem,
+    })
 }
 
 /// The tenant that a key belongs to.

@@ -55,6 +55,18 @@ impl StoreKeys {
                 })?;
                 Ok(Box::new(opened))
             }
+            _ => self.open_to_read(max_bytes),
+        }
+    }
+
+    /// As [`open`](Self::open), for a process that only reads: nothing is created.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a secret cannot be read.
+    pub(crate) fn open_to_read(&self, max_bytes: usize) -> Result<Box<dyn Objects>, BuildError> {
+        match (&self.directory, &self.bucket) {
+            (Some(directory), _) => Ok(Box::new(LocalDirectory::to_read(directory))),
             (None, Some(bucket)) => bucket.open(max_bytes.saturating_mul(QUOTED).max(LIST)),
             (None, None) => Err(BuildError::new("directory", "no store is configured")),
         }

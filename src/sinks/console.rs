@@ -3,7 +3,8 @@
 //! Delivery: a batch is delivered once it was written. The sink is optional, so that a slow
 //! terminal slows nobody. Limits: the queue's; when it is full, the oldest batches are dropped.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 use tokio::sync::oneshot;
@@ -17,7 +18,7 @@ use metrifold_engine::component::{
 use metrifold_engine::planes::Sink;
 use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_model::ledger::Reason;
-use metrifold_model::{Kind, Outcome};
+use metrifold_model::{Kind, Outcome, Rejection};
 
 keys! {
     /// Configuration of the `console` sink: it has no keys.
@@ -57,8 +58,15 @@ impl BuildSink<Metrics> for ConsoleConfig {
 
 struct Console;
 
-/// Text to write, and the channel for the result.
-type Job = (Vec<u8>, oneshot::Sender<std::io::Result<()>>);
+/// A batch to print, and the channel for the result.
+type Job = (Arc<Arena>, oneshot::Sender<std::io::Result<()>>);
+
+/// Bytes of text that are written at once: the text of a whole batch can be a million times larger
+/// than the batch, since each sample's line repeats the labels of its series.
+const CHUNK: usize = 64 << 10;
+
+/// Longest encoded native histogram that is printed, in bytes.
+const HISTOGRAM_MAX: usize = 64 << 10;
 
 impl Sink<Metrics> for Console {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
@@ -71,16 +79,20 @@ impl Sink<Metrics> for Console {
                 .spawn(move || write(&work))
                 .map_err(|error| RunError(format!("cannot start the writer: {error}")))?;
             while let Some(mut delivery) = input.recv().await {
-                let text = match delivery.batch.arena() {
-                    Ok(arena) => render(arena),
+                let arena = match delivery.batch.arena() {
+                    Ok(arena) => arena.clone(),
                     Err(error) => {
-                        delivery.count_lost(Reason::Invalid, None);
-                        delivery.finish(Outcome::rejected(error.to_string()));
+                        let rejection = Rejection::from(error);
+                        delivery.count_lost(
+                            Reason::of_rejected(rejection.kind),
+                            delivery.batch.counts(),
+                        );
+                        delivery.finish(rejection.into());
                         continue;
                     }
                 };
                 let (done, written) = oneshot::channel();
-                if jobs.try_send((text, done)).is_err() {
+                if jobs.try_send((arena, done)).is_err() {
                     return Err(RunError("writer has ended".into()));
                 }
                 match written.await {
@@ -100,30 +112,38 @@ impl Sink<Metrics> for Console {
 }
 
 fn write(work: &Receiver<Job>) {
-    for (text, done) in work {
-        let mut out = std::io::stdout().lock();
-        let result = out.write_all(&text).and_then(|()| out.flush());
+    for (arena, done) in work {
+        let mut out = BufWriter::with_capacity(CHUNK, std::io::stdout().lock());
+        let result = render(&arena, &mut out).and_then(|()| out.flush());
+        // What a failed flush has left is not tried again when the buffer is dropped.
+        let _ = out.into_parts();
         // An error means that the sink is gone and the result is not needed.
         let _ = done.send(result);
     }
 }
 
-fn render(arena: &Arena) -> Vec<u8> {
-    let mut out = Vec::with_capacity(arena.weight());
+fn render(arena: &Arena, out: &mut impl Write) -> std::io::Result<()> {
+    let (mut labels, mut value) = (Vec::new(), Vec::new());
     for series in arena.iter() {
-        for (value, timestamp) in series.samples() {
-            text::put_series(&mut out, series.labels());
-            out.push(b' ');
-            text::put_value(&mut out, value);
-            out.extend_from_slice(format!(" {timestamp}\n").as_bytes());
+        labels.clear();
+        text::put_series(&mut labels, series.labels());
+        for (number, timestamp) in series.samples() {
+            value.clear();
+            text::put_value(&mut value, number);
+            out.write_all(&labels)?;
+            out.write_all(b" ")?;
+            out.write_all(&value)?;
+            writeln!(out, " {timestamp}")?;
         }
-        for histogram in series.histograms() {
-            text::put_series(&mut out, series.labels());
-            let line = format!(" {histogram:?}\n");
-            out.extend_from_slice(line.as_bytes());
+        for histogram in series.histograms(HISTOGRAM_MAX) {
+            out.write_all(&labels)?;
+            match histogram {
+                Some(histogram) => writeln!(out, " {histogram:?}")?,
+                None => out.write_all(b" Histogram { too large to print }\n")?,
+            }
         }
     }
-    out
+    Ok(())
 }
 
 #[cfg(test)]
@@ -155,7 +175,9 @@ mod tests {
             .compress_vec(&request.encode_to_vec())
             .unwrap();
         let (arena, _) = decode(Version::V1, &body, &Limits::default()).unwrap();
-        let text = String::from_utf8(render(&arena)).unwrap();
+        let mut text = Vec::new();
+        render(&arena, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
         assert_eq!(
             text,
             "up{job=\"a\\\"b\\n\"} 1.5 7\nup{job=\"a\\\"b\\n\"} NaN 8\n"

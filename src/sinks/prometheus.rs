@@ -23,6 +23,8 @@ use metrifold_engine::planes::queries::{Answer, Answerer, Input, Queries, Query}
 use metrifold_http::{Client, ClientKeys, Credentials, TransportError, TransportKind, hop_by_hop};
 use metrifold_model::{Kind, Rejection, RejectionKind};
 
+use super::tenant_header;
+
 keys! {
     /// Configuration of the `prometheus` sink.
     #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ keys! {
         client: ClientKeys = include,
         /// Headers to set on each request.
         headers: BTreeMap<String, Secret> = unset({ X-Scope-OrgID = "team-a" }),
+        /// Name of the header that carries the tenant of a query, as determined by the transform `tenant`; several tenants are divided by `|`. Any value from the caller is removed.
+        tenant_header: Option<String> = unset("X-Scope-OrgID"),
         /// Maximum number of idle connections that are kept open for further queries.
         idle_connections: usize = default(64),
     }
@@ -71,6 +75,7 @@ impl SinkConfig for PrometheusConfig {
         if self.endpoint.uri().query().is_some() {
             problems.at("endpoint", "must have no query string");
         }
+        tenant_header::validate(self.tenant_header.as_deref(), &self.headers, problems);
         for (name, value) in &self.headers {
             let key = format!("headers.{name}");
             if name.parse::<HeaderName>().is_err() {
@@ -102,6 +107,7 @@ impl BuildSink<Queries> for PrometheusConfig {
             client: self.client.client(self.idle_connections)?,
             credentials: self.client.credentials()?,
             headers,
+            tenant_header: tenant_header::read(self.tenant_header.as_deref())?,
         }))))
     }
 }
@@ -131,11 +137,15 @@ struct Upstream {
     credentials: Credentials,
     /// Configured headers, set in each request.
     headers: HeaderMap,
+    tenant_header: Option<HeaderName>,
 }
 
 impl Answerer for Upstream {
-    fn answer(self: Arc<Self>, query: Query) -> BoxFuture<Result<Answer, Rejection>> {
+    fn answer(self: Arc<Self>, mut query: Query) -> BoxFuture<Result<Answer, Rejection>> {
         Box::pin(async move {
+            if let Some(name) = &self.tenant_header {
+                query.name_tenant(name);
+            }
             let uri = self.target(&query.uri)?;
             let mut headers = query.headers;
             hop_by_hop::remove(&mut headers);
@@ -166,13 +176,18 @@ impl Upstream {
     /// The query's target below the endpoint's path.
     fn target(&self, uri: &Uri) -> Result<Uri, Rejection> {
         let mut parts = self.endpoint.clone().into_parts();
-        let path = self.endpoint.path().trim_end_matches('/');
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let joined = format!("{path}{target}");
         let invalid = |error: &dyn std::fmt::Display| {
             Rejection::invalid(format!("target is not valid: {error}"))
         };
-        parts.path_and_query = Some(joined.parse().map_err(|error| invalid(&error))?);
+        parts.path_and_query = match (self.endpoint.path(), uri.path_and_query()) {
+            ("/", Some(target)) => Some(target.clone()),
+            (path, target) => {
+                let path = path.trim_end_matches('/');
+                let target = target.map_or("/", |target| target.as_str());
+                let joined = format!("{path}{target}");
+                Some(joined.parse().map_err(|error| invalid(&error))?)
+            }
+        };
         Uri::from_parts(parts).map_err(|error| invalid(&error))
     }
 

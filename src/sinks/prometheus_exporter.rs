@@ -27,7 +27,7 @@ use metrifold_engine::planes::Sink;
 use metrifold_engine::planes::metrics::{Delivery, Form, Input, Metrics};
 use metrifold_http::{Everybody, Handler, Listen, Request, Response, Route};
 use metrifold_model::ledger::Reason;
-use metrifold_model::{Kind, Outcome};
+use metrifold_model::{Kind, Outcome, Rejection};
 use metrifold_telemetry::ComponentMetrics;
 
 use negotiation::Format;
@@ -167,8 +167,9 @@ impl Shared {
         let (arena, mut counts) = match delivery.batch.arena() {
             Ok(arena) => (arena.clone(), arena.counts()),
             Err(error) => {
-                delivery.count_lost(Reason::Invalid, None);
-                return delivery.finish(Outcome::rejected(error.to_string()));
+                let rejection = Rejection::from(error);
+                delivery.count_lost(Reason::of_rejected(rejection.kind), delivery.batch.counts());
+                return delivery.finish(rejection.into());
             }
         };
         let left_out = self.page().write(&arena, Instant::now());

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use metrifold_base::keys::Keys;
 use metrifold_base::{
@@ -34,6 +34,7 @@ use metrifold_replicas::{
 };
 use metrifold_telemetry::{ComponentMetrics, Details};
 
+use super::tenant_header;
 use mpp::{MppKeys, Pages};
 
 words! {
@@ -63,6 +64,8 @@ keys! {
         client: ClientKeys = include,
         /// Headers to set on each request.
         headers: BTreeMap<String, Secret> = unset({ X-Scope-OrgID = "team-a" }),
+        /// Name of the header that carries the tenant of a query, as determined by the transform `tenant`; several tenants are divided by `|`. Any value from the caller is removed.
+        tenant_header: Option<String> = unset("X-Scope-OrgID"),
         /// Maximum number of idle connections per replica that are kept open for further queries.
         idle_connections: usize = default(64),
         /// HTTP endpoint for `/mpp/health`, `/mpp/metrics` and `/mpp/status`. Disabled unless set.
@@ -128,6 +131,7 @@ impl SinkConfig for ReplicaRouterConfig {
         }
         self.routing.validate(problems);
         self.client.validate(problems);
+        tenant_header::validate(self.tenant_header.as_deref(), &self.headers, problems);
         if let Err(errors) = upstream_headers(&self.headers) {
             for error in errors {
                 problems.at(error.what, error.reason);
@@ -176,7 +180,10 @@ impl BuildSink<Queries> for ReplicaRouterConfig {
         let upstream = self.upstream(&self.client, &headers)?;
         let listed = self.listed(&upstream, &headers)?;
         let router = Router::new(cx.id.clone(), self.routing.clone(), &cx.telemetry)?;
-        let router = Arc::new(Steers(Arc::new(router)));
+        let router = Arc::new(Steers {
+            router: Arc::new(router),
+            tenant_header: tenant_header::read(self.tenant_header.as_deref())?,
+        });
         let names = self.discovery.iter().flat_map(|names| &names.0);
         let found: Vec<Targets> = names
             .map(|name| cx.discovery.targets(name))
@@ -227,7 +234,7 @@ impl Sink<Queries> for ReplicaRouter {
             mpp,
             metrics,
         } = *self;
-        router.0.set(reading.all(&listed, &mut found));
+        router.router.set(reading.all(&listed, &mut found));
         metrics.show_details(&router);
         let serving = input.serve(router.clone());
         let pages = mpp.into_iter().flat_map(|(routes, access)| {
@@ -236,15 +243,15 @@ impl Sink<Queries> for ReplicaRouter {
         });
         let pages: Vec<_> = pages
             .map(|(page, route, access)| {
-                let handler = page.handler(router.0.clone());
+                let handler = page.handler(router.router.clone());
                 (route.serve(access, handler), route)
             })
             .collect();
         Box::pin(async move {
             tokio::select! {
                 () = shutdown.wait() => {}
-                () = router.0.probe() => {}
-                () = reading.follow(&listed, &mut found, &router.0) => {}
+                () = router.router.probe() => {}
+                () = reading.follow(&listed, &mut found, &router.router) => {}
             }
             serving.retire();
             drop(pages);
@@ -254,11 +261,17 @@ impl Sink<Queries> for ReplicaRouter {
 }
 
 /// The router, as the plane and the admin address use it.
-struct Steers(Arc<Router>);
+struct Steers {
+    router: Arc<Router>,
+    tenant_header: Option<HeaderName>,
+}
 
 impl Answerer for Steers {
-    fn answer(self: Arc<Self>, query: Query) -> BoxFuture<Result<Answer, Rejection>> {
-        let router = self.0.clone();
+    fn answer(self: Arc<Self>, mut query: Query) -> BoxFuture<Result<Answer, Rejection>> {
+        if let Some(name) = &self.tenant_header {
+            query.name_tenant(name);
+        }
+        let router = self.router.clone();
         Box::pin(router.ask(Ask {
             method: query.method,
             uri: query.uri,
@@ -274,6 +287,6 @@ impl Answerer for Steers {
 
 impl Details for Steers {
     fn details(&self) -> String {
-        serde_json::to_string(&self.0.view()).unwrap_or_default()
+        serde_json::to_string(&self.router.view()).unwrap_or_default()
     }
 }

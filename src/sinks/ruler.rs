@@ -5,7 +5,8 @@
 //! reloaded, and its rules API confirms that the rules are loaded. Requests without an answer are
 //! retried. If the ruler refuses the rules, the sink searches for the group at fault: that group keeps
 //! its previous rules, or is left out, and all other groups are delivered. Nothing is written before
-//! every source of this sink has published.
+//! every source of this sink has published. A tenant whose sources contradict each other keeps its
+//! previous rules.
 //!
 //! With several rulers, the rules of each tenant go to one of them, chosen by a hash of the tenant's
 //! name and the rulers' URLs: when a ruler is added or removed, only the tenants of that ruler move.
@@ -17,6 +18,7 @@ mod install;
 mod place;
 mod push;
 mod rulers;
+mod same;
 mod shard;
 mod status;
 mod way;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use metrifold_base::keys::Keys;
@@ -37,11 +40,12 @@ use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, Resource, SinkConfig, SinkPort,
 };
 use metrifold_engine::planes::Sink;
-use metrifold_engine::planes::rules::{Input, Reports, RuleSet, Rules, View};
+use metrifold_engine::planes::rules::{Input, Joined, Reports, Rules, View};
 use metrifold_http::ClientKeys;
 use metrifold_model::Kind;
 use metrifold_telemetry::ComponentMetrics;
 
+use crate::rules::Conflicts;
 use client::RulerClient;
 pub use rulers::RulerKeys;
 use shard::Shard;
@@ -166,6 +170,7 @@ impl Sink<Rules> for RulerSink {
         Box::pin(async move {
             let (newest, _) = watch::channel(None);
             let mut rulers = JoinSet::new();
+            let mut told = Conflicts::default();
             let board = status::Board::new(self.id.clone(), self.reports.clone());
             for ruler in self.rulers {
                 rulers.spawn(ruler.run(newest.subscribe(), board.clone()));
@@ -177,7 +182,7 @@ impl Sink<Rules> for RulerSink {
                     () = shutdown.wait() => break Ok(()),
                     view = input.changed() => match view {
                         Some(view) => {
-                            if let Some(set) = joined(&self.id, &self.metrics, &view) {
+                            if let Some(set) = joined(&self.id, &self.metrics, &view, &mut told) {
                                 newest.send_replace(Some(set));
                             }
                         }
@@ -200,24 +205,22 @@ impl Sink<Rules> for RulerSink {
     }
 }
 
-/// The rules that the rulers should have; `None` before all sources have published, or on a conflict.
-fn joined(id: &Arc<str>, metrics: &ComponentMetrics, view: &View) -> Option<RuleSet> {
+/// The rules that the rulers should have; `None` before all sources have published.
+fn joined(
+    id: &Arc<str>,
+    metrics: &ComponentMetrics,
+    view: &View,
+    told: &mut Conflicts,
+) -> Option<Joined> {
     let awaited: Vec<_> = view.awaited().map(|source| &**source).collect();
     if !awaited.is_empty() {
         info!(sink = %id, sources = awaited.join(", "), "waiting for the first rules of all sources");
         return None;
     }
-    match view.joined() {
-        Ok(set) => {
-            metrics.rules_published(set.len());
-            Some(set)
-        }
-        Err(conflict) => {
-            metrics.error("conflict", &conflict);
-            error!(sink = %id, %conflict, "the rules were not delivered: the rulers keep their previous rules");
-            None
-        }
-    }
+    let joined = view.joined();
+    metrics.rules_published(joined.set.len());
+    told.tell(id, metrics, &joined);
+    Some(joined)
 }
 
 /// The task that delivers rules to one ruler and reports their state.
@@ -233,11 +236,12 @@ struct Ruler {
 
 impl Ruler {
     /// Delivers the newest rules until the sender of rules is dropped.
-    async fn run(mut self, mut newest: watch::Receiver<Option<RuleSet>>, board: status::Board) {
+    async fn run(mut self, mut newest: watch::Receiver<Option<Joined>>, board: status::Board) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         // Rules that are not delivered yet.
-        let mut due: Option<RuleSet> = None;
+        let mut due: Option<Joined> = None;
         let mut is_first = true;
+        let mut next_look = Instant::now() + self.interval;
         loop {
             if let Some(set) = &due {
                 let set = set.clone();
@@ -263,7 +267,8 @@ impl Ruler {
                     }
                 }
                 () = tokio::time::sleep(backoff.next_pause()), if due.is_some() => {}
-                () = tokio::time::sleep(self.interval), if due.is_none() => {
+                () = tokio::time::sleep_until(next_look), if due.is_none() => {
+                    next_look = Instant::now() + self.interval;
                     if self.look().await {
                         let set = self.shard.mine().clone();
                         board.put(&self.name, self.statuses.report(&set, &self.way));
@@ -278,13 +283,13 @@ impl Ruler {
     }
 
     /// Delivers a set; returns whether the ruler has all of it but for the groups that it refuses.
-    async fn bring(&mut self, set: &RuleSet) -> bool {
+    async fn bring(&mut self, joined: &Joined) -> bool {
         let before = self.way.refused().to_vec();
-        match self.way.install(set).await {
+        match self.way.install(joined).await {
             Outcome::Same => true,
             Outcome::Loaded => {
                 self.metrics.succeeded();
-                info!(sink = %self.sink, ruler = %self.name, tenants = set.len(), "rules were loaded");
+                info!(sink = %self.sink, ruler = %self.name, tenants = joined.set.len(), "rules were loaded");
                 self.loaded(&before).await
             }
             Outcome::Partly(reason) => {
@@ -296,6 +301,8 @@ impl Ruler {
             Outcome::Failed(reason) => {
                 self.metrics.failed("reload", &reason);
                 error!(sink = %self.sink, ruler = %self.name, %reason, "the rules were not delivered: the delivery is tried again");
+                // A search may have got through a part of them.
+                self.statuses.loaded(self.way.good());
                 false
             }
         }

@@ -3,7 +3,8 @@
 //! Delivery: atomic, also through `kill -9` or a loss of power at any moment: the path is a
 //! symbolic link to a folder that never changes once the link names it. Nothing is written before
 //! every source of this sink has published, since rules that are not known yet must not count as
-//! removed. A failed write is retried; the folder keeps its previous content.
+//! removed. A failed write is retried; the folder keeps its previous content. A tenant whose sources
+//! contradict each other keeps its previous files.
 //!
 //! Limits: those of the sources; the two previous sets stay for readers that still use them.
 
@@ -20,10 +21,12 @@ use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, Resource, SinkConfig, SinkPort,
 };
 use metrifold_engine::planes::Sink;
-use metrifold_engine::planes::rules::{Input, RuleSet, Rules, View};
+use metrifold_engine::planes::rules::{Input, Joined, RuleSet, Rules, View};
 use metrifold_model::Kind;
 use metrifold_rules::RulesDirectory;
 use metrifold_telemetry::ComponentMetrics;
+
+use crate::rules::Conflicts;
 
 keys! {
     /// Configuration of the `rules_directory` sink.
@@ -87,15 +90,14 @@ impl Sink<Rules> for Writer {
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
-            let mut directory = None;
-            let mut due: Option<RuleSet> = None;
+            let mut folder = Folder::default();
+            let mut due: Option<Joined> = None;
+            let mut told = Conflicts::default();
             let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
             loop {
-                if let Some(set) = &due {
+                if let Some(joined) = &due {
                     // Not cancelled by a shutdown, which would leave a partial set behind.
-                    let (opened, written) = self.write(directory.take(), set.clone()).await?;
-                    directory = opened;
-                    if written {
+                    if self.write(&mut folder, joined.clone()).await? {
                         due = None;
                         backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
                     }
@@ -105,7 +107,7 @@ impl Sink<Rules> for Writer {
                     // Polled first: a replaced sink must not write after its successor.
                     () = shutdown.wait() => return Ok(()),
                     view = input.changed() => match view {
-                        Some(view) => due = self.joined(&view).or(due),
+                        Some(view) => due = self.joined(&view, &mut told).or(due),
                         None => return Ok(()),
                     },
                     () = tokio::time::sleep(backoff.next_pause()), if due.is_some() => {}
@@ -115,45 +117,54 @@ impl Sink<Rules> for Writer {
     }
 }
 
+/// The folder, as far as it is known.
+#[derive(Default)]
+struct Folder {
+    /// The folder, unless it must be opened first.
+    open: Option<RulesDirectory>,
+    /// The last set that was written; `None` before the first.
+    written: Option<RuleSet>,
+}
+
 impl Writer {
-    /// The rules that the folder should hold; `None` before all sources have published, or on a
-    /// conflict.
-    fn joined(&self, view: &View) -> Option<RuleSet> {
+    /// The rules that the folder should hold; `None` before all sources have published.
+    fn joined(&self, view: &View, told: &mut Conflicts) -> Option<Joined> {
         let awaited: Vec<_> = view.awaited().map(|source| &**source).collect();
         if !awaited.is_empty() {
             info!(sink = %self.id, sources = awaited.join(", "), "waiting for the first rules of all sources");
             return None;
         }
-        match view.joined() {
-            Ok(set) => Some(set),
-            Err(conflict) => {
-                self.metrics.error("conflict", &conflict);
-                error!(sink = %self.id, %conflict, "rules were not written: the previous ones stay");
-                None
-            }
-        }
+        let joined = view.joined();
+        told.tell(&self.id, &self.metrics, &joined);
+        Some(joined)
     }
 
     /// Writes a set; returns whether the folder holds it now.
-    async fn write(
-        &self,
-        directory: Option<RulesDirectory>,
-        set: RuleSet,
-    ) -> Result<(Option<RulesDirectory>, bool), RunError> {
-        let (path, tenants) = (self.path.clone(), set.len());
+    async fn write(&self, folder: &mut Folder, joined: Joined) -> Result<bool, RunError> {
+        let (path, opened) = (self.path.clone(), folder.open.take());
+        let written = folder.written.clone();
         let writing = spawn_blocking(move || {
-            let mut directory = match directory {
+            let mut directory = match opened {
                 Some(directory) => directory,
                 None => RulesDirectory::open(&path)?,
             };
+            let set = match (joined.conflicts.is_empty(), written) {
+                (true, _) => joined.set,
+                (false, Some(written)) => joined.keeping(&written),
+                (false, None) => joined.keeping(&directory.held()),
+            };
             let applied = directory.apply(&set)?;
-            Ok::<_, metrifold_rules::WriteError>((directory, applied))
+            Ok::<_, metrifold_rules::WriteError>((directory, set, applied))
         });
         let written = writing.await.map_err(|error| RunError(error.to_string()))?;
         match written {
-            Ok((directory, applied)) => {
+            Ok((directory, set, applied)) => {
                 self.metrics.succeeded();
-                self.metrics.rules_published(tenants);
+                self.metrics.rules_published(set.len());
+                *folder = Folder {
+                    open: Some(directory),
+                    written: Some(set),
+                };
                 if applied.is_change() {
                     info!(
                         sink = %self.id,
@@ -163,13 +174,13 @@ impl Writer {
                         "rules were written"
                     );
                 }
-                Ok((Some(directory), true))
+                Ok(true)
             }
             Err(error) => {
                 // The folder's state is unknown: it is opened again.
                 self.metrics.failed("write", &error);
                 error!(sink = %self.id, %error, "rules were not written: the previous ones stay, trying again");
-                Ok((None, false))
+                Ok(false)
             }
         }
     }

@@ -74,9 +74,9 @@ keys! {
         max_series_per_request: usize = default(500_000),
         /// Maximum number of labels per series, in remote write 2.0 including those with an empty value, and per exemplar. A series with more is invalid.
         max_labels_per_series: usize = default(128),
-        /// Maximum length of a label name. A series with a longer one is invalid.
+        /// Maximum length of a label name, also in exemplars. A series with a longer one is invalid.
         max_label_name_bytes: Size = default("1KiB"),
-        /// Maximum length of a label value. A series with a longer one is invalid.
+        /// Maximum length of a label value, also in exemplars. A series with a longer one is invalid.
         max_label_value_bytes: Size = default("16KiB"),
         /// Maximum memory for requests in flight, compressed and decoded; at least `max_body_bytes` plus `max_decoded_bytes`, and below 4GiB. Requests beyond it are answered 503 with `Retry-After`.
         max_in_flight_bytes: Size = default("256MiB"),
@@ -246,7 +246,12 @@ impl Handler for Serving {
         Box::pin(async move {
             let response = self.receiver.receive(request, &self.out).await;
             self.receiver.metrics.answered(response.status());
-            response
+            // Senders log the first line of an error, and Prometheus' own receiver sends one line of
+            // text. Tenants get all errors in the form of those about their access: also one line.
+            match self.receiver.config.server.by_tenants() {
+                true => answer::in_json(response),
+                false => response,
+            }
         })
     }
 

@@ -11,18 +11,21 @@
 
 mod api;
 mod document;
+mod elsewhere;
+mod namespace;
 mod openapi;
 mod reply;
 mod requests;
 mod ruler_api;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use http::Method;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use metrifold_base::keys::Keys;
@@ -36,13 +39,14 @@ use metrifold_engine::planes::Source;
 use metrifold_engine::planes::rules::{Output, Reports, RuleSet, Rules};
 use metrifold_http::access::Wanted;
 use metrifold_http::{Access, Listen, Methods, Permission, Route, ServerKeys};
-use metrifold_model::Kind;
+use metrifold_model::{Kind, Rejection};
 use metrifold_rules::store::{Follower, Quarantined, Store};
 use metrifold_rules::{Checks, Limits, Version};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::rules::{BackendKeys, StoreKeys, check_expr};
+use crate::rules::{BackendKeys, Checker, Feature, StoreKeys, checker};
 use api::{Api, Endpoint, Served};
+use elsewhere::{Elsewhere, StatusFromKeys};
 
 keys! {
     /// Configuration of the `rules_api` source.
@@ -58,6 +62,8 @@ keys! {
         backend_path: Option<String> = unset("/api/v1/rules"),
         /// Path of the ruler configuration API of Mimir and Cortex, which takes the tenant from the `X-Scope-OrgID` header.
         ruler_path: Option<String> = unset("/prometheus/config/v1/rules"),
+        /// Other processes with a `rules_api` over the same store, which are asked for the state of rules at the rulers behind them when a caller wants to know it.
+        status_from: Option<StatusFromKeys> = optional,
         /// Path of the OpenAPI document.
         openapi_path: String = default("/openapi.json"),
         /// How often the store is checked for changes made by other processes.
@@ -66,6 +72,8 @@ keys! {
         first_read_timeout: Period = default("30s"),
         /// Allow `partial_response_strategy` in rule groups. Set it only if all rulers that get the rules are Thanos rulers.
         thanos: bool = default(false),
+        /// Features of PromQL that all rulers which get the rules have enabled, by the names of `--enable-feature` of Prometheus, such as `promql-experimental-functions`. Expressions that need another one are refused.
+        enable_features: Vec<Feature> = default([]),
         /// Maximum size of a request body, and of a rule file. Larger requests are answered with 413.
         max_body_bytes: Size = default("4MiB"),
         /// Maximum time for receiving the body of a request.
@@ -80,6 +88,10 @@ keys! {
         max_bytes_per_tenant: Size = default("16MiB"),
         /// Number of versions of each file that are kept.
         history: usize = default(20),
+        /// Number of removed files of a tenant whose versions are kept. Those of the file that was removed first go first.
+        removed_files: usize = default(100),
+        /// Maximum number of names that files of a tenant have, or had: in a bucket, each removed file stays as an empty object. A file under a further name is answered with 413.
+        max_names_per_tenant: usize = default(10_000),
         /// Maximum number of concurrent requests. Further requests are answered with 503 and `Retry-After`.
         max_concurrent: usize = default(32),
     }
@@ -89,6 +101,9 @@ keys! {
 const TENANT: &str = "{tenant}";
 /// Number of locks for changes; tenants share a lock if their hashes collide.
 const TURNS: usize = 64;
+/// Longest time for which a change waits for those before it, and the pause between two looks.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(2);
 /// Pause before a failed read of the store is retried.
 const RETRY: Duration = Duration::from_secs(1);
 /// Maximum number of invalid files that are logged at a time.
@@ -121,7 +136,12 @@ impl SourceConfig for RulesApiConfig {
     fn files(&self) -> Vec<&Path> {
         let server = self.server.files().into_iter();
         let backend = self.backend.iter().flat_map(BackendKeys::files);
-        server.chain(self.store.files()).chain(backend).collect()
+        let others = self.status_from.iter().flat_map(StatusFromKeys::files);
+        server
+            .chain(self.store.files())
+            .chain(backend)
+            .chain(others)
+            .collect()
     }
 
     fn validate(&self, problems: &mut Problems) {
@@ -129,6 +149,9 @@ impl SourceConfig for RulesApiConfig {
         self.store.validate(problems);
         if let Some(backend) = &self.backend {
             backend.validate("backend", problems);
+        }
+        if let Some(others) = &self.status_from {
+            problems.within("status_from", |problems| others.validate(problems));
         }
         if self.store.named() + usize::from(self.backend.is_some()) != 1 {
             let help = "write one of directory, bucket and backend";
@@ -160,6 +183,7 @@ impl SourceConfig for RulesApiConfig {
             ("max_files_per_tenant", self.max_files_per_tenant),
             ("max_groups_per_tenant", self.max_groups_per_tenant),
             ("max_rules_per_tenant", self.max_rules_per_tenant),
+            ("max_names_per_tenant", self.max_names_per_tenant),
             ("history", self.history),
             ("max_concurrent", self.max_concurrent),
             ("max_body_bytes", self.max_body_bytes.bytes()),
@@ -211,17 +235,18 @@ impl RulesApiConfig {
             let post = get.and(Methods::POST).and(Methods::DELETE);
             let delete = get.and(Methods::DELETE);
             routes.push((Endpoint::Namespaces, path.clone(), get));
-            routes.push((Endpoint::Namespace, format!("{path}/{{file}}"), post));
+            routes.push((Endpoint::Namespace, format!("{path}/{{namespace}}"), post));
             routes.push((
                 Endpoint::NamespaceGroup,
-                format!("{path}/{{file}}/{{group}}"),
+                format!("{path}/{{namespace}}/{{group}}"),
                 delete,
             ));
         }
         let listen = |(endpoint, path, methods): (_, String, _)| {
             let listen = self.server.listen(&path, methods);
-            // Group names are arbitrary text, and never become part of a path in the store.
-            (endpoint, listen.free_text(&["group"]))
+            // Names of groups never become part of a path in the store, and those of namespaces only
+            // after they have been escaped.
+            (endpoint, listen.free_text(&["group", "namespace"]))
         };
         routes.into_iter().map(listen).collect()
     }
@@ -261,14 +286,21 @@ impl BuildSource<Rules> for RulesApiConfig {
             Some(backend) => backend.open(max_bytes)?,
             None => self.store.open(max_bytes)?,
         };
-        let store = Store::new(objects, max_bytes, self.history);
+        let store =
+            Store::new(objects, max_bytes, self.history).keeping_removed(self.removed_files);
         Ok(Box::new(RulesApi {
             id: cx.id.clone(),
             metrics: cx.metrics.clone(),
             routes,
             reports: cx.reports.clone(),
+            elsewhere: self
+                .status_from
+                .as_ref()
+                .map(StatusFromKeys::build)
+                .transpose()?,
             shared: Arc::new(Shared {
                 config: self.clone(),
+                expr: checker(&self.enable_features),
                 store,
                 newest: Mutex::default(),
                 changed: Mutex::default(),
@@ -284,12 +316,14 @@ struct RulesApi {
     metrics: ComponentMetrics,
     routes: Vec<(Endpoint, Route, Arc<dyn Access>)>,
     reports: Reports,
+    elsewhere: Option<Elsewhere>,
     shared: Arc<Shared>,
 }
 
 /// State shared by the request handlers and the publisher.
 struct Shared {
     config: RulesApiConfig,
+    expr: Checker,
     store: Store,
     /// The last published set; `None` before the store was read for the first time.
     newest: Mutex<Option<RuleSet>>,
@@ -301,18 +335,35 @@ struct Shared {
 }
 
 impl Shared {
-    fn checks(&self) -> Checks<'static> {
+    fn checks(&self) -> Checks<'_> {
         Checks {
             thanos: self.config.thanos,
             limits: self.config.limits(),
-            ..Checks::new(&check_expr)
+            ..Checks::new(&*self.expr)
         }
     }
 
-    /// Locks a tenant for a change.
-    fn turn(&self, tenant: &str) -> MutexGuard<'_, ()> {
+    /// Locks a tenant for a change; fails if others keep it locked for too long. Blocks.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "requests are handled on threads that may block"
+    )]
+    fn turn(&self, tenant: &str) -> Result<MutexGuard<'_, ()>, Rejection> {
         let hash = Version::of(tenant.as_bytes());
-        locked(&self.turns[usize::from(hash.as_bytes()[0]) % TURNS])
+        let turn = &self.turns[usize::from(hash.as_bytes()[0]) % TURNS];
+        let deadline = Instant::now() + MAX_WAIT;
+        loop {
+            match turn.try_lock() {
+                Ok(guard) => return Ok(guard),
+                // It guards no data that a panic could have left half changed.
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    let reason = "changes before this one take too long: try again";
+                    return Err(Rejection::unavailable(reason));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            }
+        }
     }
 
     /// Wakes the publisher to read a tenant's files again.
@@ -337,12 +388,15 @@ impl Source<Rules> for RulesApi {
             metrics,
             routes,
             reports,
+            elsewhere,
             shared,
         } = *self;
         let api = Arc::new(Api {
+            id: id.clone(),
             shared: shared.clone(),
             out: out.clone(),
             reports,
+            elsewhere,
             slots: Arc::new(Semaphore::new(shared.config.max_concurrent)),
         });
         // Attached before the first poll, so that the listener, which starts next, refuses no request.
@@ -384,10 +438,10 @@ impl Publisher {
         let mut follower = Follower::default();
         let mut published = false;
         let mut told = Vec::new();
-        let patience = tokio::time::Instant::now() + self.shared.config.first_read_timeout.0;
+        let patience = Instant::now() + self.shared.config.first_read_timeout.0;
         // Whether the next read covers all tenants, or only the changed ones.
         let mut all = true;
-        let mut next = tokio::time::Instant::now();
+        let mut next = Instant::now();
         loop {
             let tenants = std::mem::take(&mut *locked(&self.shared.changed));
             let shared = self.shared.clone();
@@ -407,17 +461,17 @@ impl Publisher {
             let (back, outcome) = looked.await.map_err(|error| RunError(error.to_string()))?;
             follower = back;
             if all {
-                next = tokio::time::Instant::now() + self.shared.config.poll_interval.0;
+                next = Instant::now() + self.shared.config.poll_interval.0;
             }
             match outcome {
                 Ok(()) => {
                     let set = follower.set().clone();
                     let is_new = locked(&self.shared.newest).as_ref() != Some(&set);
                     // A file that is not known yet must not be taken for one that is gone.
-                    let is_known = follower.is_complete()
-                        || (tokio::time::Instant::now() >= patience && !set.is_empty());
+                    let is_known =
+                        follower.is_complete() || (Instant::now() >= patience && !set.is_empty());
                     if !published && !is_known {
-                        next = tokio::time::Instant::now() + RETRY;
+                        next = Instant::now() + RETRY;
                     } else if is_new || !published {
                         info!(source = %self.id, tenants = set.len(), "rules were read from the store");
                         *locked(&self.shared.newest) = Some(set.clone());
@@ -434,7 +488,7 @@ impl Publisher {
                 }
                 Err(error) => {
                     // The retry covers the changed tenants too, as it reads all of the store.
-                    next = tokio::time::Instant::now() + RETRY;
+                    next = Instant::now() + RETRY;
                     self.metrics.failed("store", &error);
                     error!(source = %self.id, %error, "the store of rules could not be read: the published rules are kept");
                 }
@@ -444,7 +498,7 @@ impl Publisher {
                 () = tokio::time::sleep_until(next) => all = true,
             }
             // After a failure, and before the first publication, all of the store is read.
-            all |= next <= tokio::time::Instant::now() || !published;
+            all |= next <= Instant::now() || !published;
         }
     }
 

@@ -27,7 +27,7 @@ use metrifold_model::Kind;
 use metrifold_rules::{Checks, FilesRead, GlobLimits, read_globs};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::rules::check_expr;
+use crate::rules::{Checker, Feature, checker};
 
 keys! {
     /// Configuration of the `rules_file` source.
@@ -43,6 +43,8 @@ keys! {
         max_bytes: Size = default("256MiB"),
         /// Allow `partial_response_strategy` in rule groups. Set it only if all rulers that get the rules are Thanos rulers.
         thanos: bool = default(false),
+        /// Features of PromQL that all rulers which get the rules have enabled, by the names of `--enable-feature` of Prometheus, such as `promql-experimental-functions`. Expressions that need another one are refused.
+        enable_features: Vec<Feature> = default([]),
     }
 }
 
@@ -105,6 +107,7 @@ impl BuildSource<Rules> for RulesFileConfig {
                     bytes: self.max_bytes.0,
                 },
                 thanos: self.thanos,
+                expr: checker(&self.enable_features),
             }),
             interval: self.watch_interval,
         }))
@@ -196,6 +199,7 @@ struct Reader {
     patterns: Vec<String>,
     limits: GlobLimits,
     thanos: bool,
+    expr: Checker,
 }
 
 impl Reader {
@@ -213,7 +217,7 @@ impl Reader {
         }
         let checks = Checks {
             thanos: self.thanos,
-            ..Checks::new(&check_expr)
+            ..Checks::new(&*self.expr)
         };
         let read = read_globs(&self.patterns, &checks, &self.limits);
         read.map_err(|error| error.0.iter().map(ToString::to_string).collect())

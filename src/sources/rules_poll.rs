@@ -36,7 +36,7 @@ use metrifold_rules::store::{Follower, Store};
 use metrifold_rules::{Checks, Limits};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::rules::{StoreKeys, check_expr};
+use crate::rules::{Checker, Feature, StoreKeys, checker};
 use backend::Backend;
 
 keys! {
@@ -55,7 +55,7 @@ keys! {
         poll_interval: Period = default("10s"),
         /// How long the first publication after a start waits for tenants, files or namespaces that cannot be read. After that, the rules are published without them.
         first_read_timeout: Period = default("30s"),
-        /// Maximum number of concurrent requests to `endpoint`.
+        /// Maximum number of concurrent requests to `endpoint`, besides up to 32 that take longer than 2s.
         max_requests: usize = default(8),
         /// Maximum time for a request.
         timeout: Period = default("30s"),
@@ -63,6 +63,8 @@ keys! {
         max_answer_bytes: Size = default("64MiB"),
         /// Allow `partial_response_strategy` in rule groups. Set it only if all rulers that get the rules are Thanos rulers.
         thanos: bool = default(false),
+        /// Features of PromQL that all rulers which get the rules have enabled, by the names of `--enable-feature` of Prometheus, such as `promql-experimental-functions`. Expressions that need another one are refused.
+        enable_features: Vec<Feature> = default([]),
     }
 }
 
@@ -159,7 +161,11 @@ impl SourceConfig for RulesPollConfig {
 }
 
 impl RulesPollConfig {
-    fn checks(&self) -> Checks<'static> {
+    fn checker(&self) -> Checker {
+        checker(&self.enable_features)
+    }
+
+    fn checks<'e>(&self, expr: &'e Checker) -> Checks<'e> {
         Checks {
             thanos: self.thanos,
             limits: Limits {
@@ -169,7 +175,7 @@ impl RulesPollConfig {
                 nodes: 20_000_000,
                 ..Limits::DEFAULT
             },
-            ..Checks::new(&check_expr)
+            ..Checks::new(&**expr)
         }
     }
 }
@@ -181,7 +187,7 @@ impl BuildSource<Rules> for RulesPollConfig {
             None if self.kubernetes.is_some() => Polled::watched(self)?,
             None => {
                 let max = self.max_answer_bytes.bytes();
-                let store = Store::new(self.store.open(max)?, max, 1);
+                let store = Store::new(self.store.open_to_read(max)?, max, 1);
                 Polled::Store(Arc::new(store), Follower::default())
             }
         };
@@ -303,7 +309,8 @@ impl RulesPoll {
                 let (store, config) = (store.clone(), self.config.clone());
                 let mut own = std::mem::take(follower);
                 let looked = spawn_blocking(move || {
-                    let looked = own.refresh(&store, &config.checks(), None);
+                    let expr = config.checker();
+                    let looked = own.refresh(&store, &config.checks(&expr), None);
                     (own, looked.map(drop))
                 });
                 let (back, looked) = looked.await.map_err(|error| RunError(error.to_string()))?;

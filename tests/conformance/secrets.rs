@@ -112,6 +112,9 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
     let lines: String = lines.collect();
     let mut least = (recipe.keys)(&place);
     let mut lines = lines;
+    if lines.contains("status_from.") && !lines.contains("status_from.urls") {
+        lines += "status_from.urls = [\"http://127.0.0.1:1/{tenant}\"]\n";
+    }
     // A source of rules has exactly one store, which is never contacted.
     for (table, asks) in [
         ("bucket", "endpoint"),

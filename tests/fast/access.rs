@@ -7,6 +7,7 @@ mod mtls;
 mod proxy;
 mod revoked;
 mod secrets;
+mod trouble;
 
 use std::fs;
 use std::path::Path;
@@ -346,7 +347,10 @@ fn what_a_tenant_sends_is_held_to_its_limits_without_any_transform() {
     let refused = sender.post("/of/acme/write", &[AS_ACME], &numbered(5));
     expect(&refused, 400);
     assert!(
-        refused.text().contains("tenant \"acme\": 2 series"),
+        refused.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("tenant \"acme\": 2 series"),
         "{}",
         refused.text()
     );
@@ -376,6 +380,38 @@ fn what_a_tenant_sends_is_held_to_its_limits_without_any_transform() {
     let received = [("component_id", "ingest")];
     let received = gateway.metric("metrifold_component_received_batches_total", &received);
     assert_eq!(received, 4.0);
+}
+
+#[test]
+fn a_tenant_sees_its_usage_where_it_comes_and_that_of_no_other() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let more = "[access]\npath_parameter = \"name\"\nlimits = { requests_per_second = 1, requests_burst = 2 }\n";
+    let config = writing(folder.path(), &endpoint, more).replace("{tenant}", "{name}");
+    let gateway = Metrifold::start(&config);
+    let usage = |method: &str, name: &str, caller: &[(&str, &str)]| {
+        let path = format!("/api/v1/tenants/{name}/usage");
+        request(method, gateway.ingest, &path, caller, b"").unwrap()
+    };
+    while post(&gateway, "/of/acme/write", &[AS_ACME]).status == 204 {}
+    // It does not count as a request, and is answered beyond the limit.
+    for name in ["acme", "id-acme"] {
+        let answer = usage("GET", name, &[AS_ACME]);
+        expect(&answer, 200);
+        let shown = answer.json();
+        assert!(shown["over"]["requests"].as_u64() >= Some(1), "{shown}");
+        assert_eq!(shown["requests"]["per_second"], 1.0, "{shown}");
+    }
+    assert_eq!(usage("GET", "zeta", &[AS_ZETA]).json()["let_in"], 0);
+    expect_refusal(&usage("GET", "zeta", &[AS_ACME]), 403, "forbidden");
+    expect_refusal(&usage("GET", "acme%7Czeta", &[AS_ACME]), 403, "forbidden");
+    expect_refusal(&usage("GET", "none", &[AS_ACME]), 404, "not_found");
+    expect_refusal(&usage("GET", "acme", &[]), 401, "unauthorized");
+    expect_refusal(&usage("POST", "acme", &[AS_ACME]), 405, "bad_data");
+    // A source without tenants does not serve it, and it goes with the last source of its address.
+    edits::edit(&gateway, &config.replace("access = \"tenants\"\n", ""));
+    until("the path is gone", || {
+        (usage("GET", "acme", &[AS_ACME]).status == 404).then_some(())
+    });
 }
 
 #[test]

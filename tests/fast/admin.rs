@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metrifold_testing::config::{blackhole, smallest};
 use metrifold_testing::edits::*;
-use metrifold_testing::{Answer, Metrifold, cli, request, run};
+use metrifold_testing::{Answer, Authority, Metrifold, Sender, cli, request, run, until};
 
 const TOKEN: &str = "[api.authorization]\ncredentials = \"t0ken\"\n";
 
@@ -111,6 +111,55 @@ fn what_changes_something_needs_the_token_and_commands_show_it() {
     assert!(!reload(&child, &["--token-file", token]).status.success());
     let answer = ask("POST", child.api, "/-/reload", &wrong);
     assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[test]
+fn the_admin_address_has_tls_whose_certificate_the_command_line_knows() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (cert, key) = authority.issue("server");
+    let child = unwatched(&smallest(""));
+    let tls =
+        format!("[api]\naddress = \"API\"\ntls = {{ cert_file = {cert:?}, key_file = {key:?} }}\n");
+    edit(&child, &smallest(&tls));
+    assert!(reload(&child, &[]).status.success());
+    // In plain text from here on, there is no answer.
+    assert!(!reload(&child, &[]).status.success());
+    let address = format!("https://{}", child.api);
+    let by = |ca: &Authority| {
+        let ca = ca.ca();
+        let arguments = [
+            "reload",
+            "--address",
+            &address,
+            "--ca-file",
+            ca.to_str().unwrap(),
+        ];
+        run(&mut cli(&arguments)).status.success()
+    };
+    assert!(by(&authority));
+    assert!(!by(&other));
+    let configured = || {
+        run(cli(&["-c"]).arg(file(&child)).arg("reload"))
+            .status
+            .success()
+    };
+    assert!(configured());
+    // The old certificate is shown until the reload, and no other one is accepted.
+    let old = fs::read(&cert).unwrap();
+    authority.issue("server");
+    assert!(by(&authority));
+    assert!(configured());
+    fs::write(&cert, old).unwrap();
+    assert!(!configured());
+    // The certificate's expiry is a metric as that of any listener.
+    let get = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\n\r\n", child.api);
+    until("the metric is there", || {
+        let mut sender = Sender::tls(child.api, &authority.client(None));
+        sender.send(get.as_bytes()).unwrap();
+        let page = sender.read().unwrap().text();
+        let metric = "certificate_expiry_timestamp_seconds{address=";
+        page.contains(metric).then_some(())
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! costs nothing else, whatever passes the checks is valid for an independent decoder, nothing
 //! panics, and memory does not grow.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -752,6 +752,22 @@ fn http_that_is_no_http_is_answered_or_cut_and_nobody_else_notices() {
             &[400],
         ),
         ("a nul", with_head(&head("bad: \0"), b""), &[400]),
+        (
+            "no host",
+            with_head(
+                &format!("POST {WRITE} HTTP/1.1\ncontent-length: {}", ok.len()),
+                &ok,
+            ),
+            &[400],
+        ),
+        (
+            "two hosts",
+            with_head(
+                &head(&format!("host: y\ncontent-length: {}", ok.len())),
+                &ok,
+            ),
+            &[400],
+        ),
     ] {
         let answer = raw(child.ingest, &bytes);
         let status = answer.as_ref().map(|answer| answer.status);
@@ -963,6 +979,31 @@ fn two_hundred_idle_connections_do_not_keep_a_sender_out() {
             .status,
         204
     );
+}
+
+#[test]
+fn three_thousand_idle_connections_delay_nobody() {
+    let endpoint = sponge();
+    // Nobody is let in because the time of another is over.
+    let child = start(
+        "header_timeout = \"10m\"\nidle_timeout = \"10m\"",
+        &endpoint,
+    );
+    for address in [child.ingest, child.api] {
+        let connect = |_| TcpStream::connect(address).unwrap();
+        let idle: Vec<TcpStream> = (0..3000).map(connect).collect();
+        for time in 1..=10 {
+            let answer = Sender::new(child.ingest).write(&body(&[one("up", time)]));
+            assert_eq!(answer.status, 204, "{}", answer.text());
+            assert_eq!(child.get("/-/healthy").status, 200);
+        }
+        // On the admin address, whose times are fixed, an end of the newest would tell that all were
+        // waited for.
+        let newest = idle.last().unwrap();
+        newest.set_nonblocking(true).unwrap();
+        let error = newest.peek(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+    }
 }
 
 #[test]

@@ -481,3 +481,30 @@ fn the_admin_address_refuses_what_it_does_not_understand() {
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("at most 100"), "{}", answer.text());
 }
+
+#[test]
+fn a_letter_is_sent_again_whole_whatever_its_source_allowed() {
+    let endpoint = Endpoint::new(|_| Reply::new(400).body("not yet"));
+    let data = tempfile::tempdir().unwrap();
+    let keys = "max_labels_per_series = 300\nmax_label_value_bytes = \"64KiB\"";
+    let config = ingest(keys) + &sink("out", "ingest", &endpoint.url(), "");
+    let child = start(&data, &config);
+    let labels = (0..200).map(|n| (format!("label{n:03}"), "v".repeat(20 << 10)));
+    let series = labels.fold(one("many", 7), |series, (name, value)| {
+        series.label(&name, &value)
+    });
+    assert_eq!(
+        Sender::new(child.ingest).write(&body(&[series])).status,
+        400
+    );
+    let letter = letters(&child, 1).remove(0);
+    assert_eq!((letter.samples, letter.series.len()), (1, 1));
+    endpoint.now(|_| 204);
+    let before = endpoint.count();
+    let (code, _, err) = ask(&child, &["resend", &letter.id]);
+    assert_eq!(code, 0, "{err}");
+    let sent = endpoint.seen().split_off(before);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].series()[0].labels.len(), 201);
+    assert_eq!(list(&child, &[]), []);
+}

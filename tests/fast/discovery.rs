@@ -236,6 +236,27 @@ fn redirects_are_followed_and_credentials_stay_with_their_server() {
 }
 
 #[test]
+fn credentials_do_not_come_back_with_a_redirect_from_another_server() {
+    let other = server(&[]);
+    let there = other.url_of("/there");
+    let first = Endpoint::new(move |seen| match seen.path.as_str() {
+        "/back" => answer(&["a:1"]),
+        _ => Reply::new(307).header("location", &there),
+    });
+    let back = first.url_of("/back");
+    other.now(move |_| Reply::new(307).header("location", &back));
+    let child = Metrifold::start(&http(
+        "h",
+        &first,
+        "authorization = { credentials = \"t\" }",
+    ));
+    until_has(&child, "h", &["a:1"]);
+    let seen = first.seen();
+    let returned = seen.iter().find(|seen| seen.path == "/back").unwrap();
+    assert_eq!(returned.header("authorization"), None);
+}
+
+#[test]
 fn targets_outlive_a_restart_with_their_server_down_and_are_published_all_the_while() {
     let folder = tempfile::tempdir().unwrap();
     let (file, lines) = (folder.path().join("t.json"), folder.path().join("t.txt"));

@@ -225,6 +225,48 @@ fn of_two_senders_one_is_listened_to_until_it_is_silent() {
 }
 
 #[test]
+fn limits_behind_a_deduplication_count_one_replica_and_those_in_front_of_it_both() {
+    for (order, active, samples_over) in [(["dedupe", "limit"], 3, 0), (["limit", "dedupe"], 6, 1)]
+    {
+        let endpoint = Endpoint::speaking(Manner::Honest);
+        let [first, last] = order;
+        let limits =
+            "max_active_series = 100\nsamples_per_second = 1\nsamples_burst = 7\nsoft = true\n";
+        let keys = |kind: &str| if kind == "limit" { limits } else { "" };
+        let gateway = Metrifold::start(&format!(
+            "{}[transforms.front]\ntype = \"{first}\"\ninputs = [\"tenant\"]\n{}",
+            config(last, keys(last), &endpoint)
+                .replace("inputs = [\"tenant\"]", "inputs = [\"front\"]"),
+            keys(first),
+        ));
+        let of_replica = |replica: &str| {
+            let series = (0..3).map(|number: usize| {
+                let number = number.to_string();
+                let labels = [
+                    ("__name__", "up"),
+                    ("__replica__", replica),
+                    ("cluster", "eu"),
+                    ("n", &number),
+                ];
+                Series::of(&labels).sample(1.0, 1)
+            });
+            series.collect::<Vec<_>>()
+        };
+        for _ in 0..2 {
+            expect(&send(&gateway, "acme", &of_replica("a")), 204);
+            expect(&send(&gateway, "acme", &of_replica("b")), 202);
+        }
+        let place = if first == "limit" { "front" } else { "subject" };
+        let usage = gateway.get("/api/v1/tenants/acme/usage").json();
+        let limit = &usage["limit"][place];
+        assert_eq!(limit["active_series"]["used"], active, "{order:?} {usage}");
+        let over = limit["over"]["samples"].as_u64().unwrap();
+        assert_eq!(over.min(1), samples_over, "{order:?} {usage}");
+        assert_eq!(arrived(&endpoint), 6);
+    }
+}
+
+#[test]
 fn what_goes_wrong_outranks_what_is_left_out_as_a_duplicate() {
     let endpoint = Endpoint::new(|_| Reply::new(503));
     let gateway = Metrifold::start(&config("dedupe", "max_clusters = 1", &endpoint).replace(

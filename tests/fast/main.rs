@@ -19,6 +19,7 @@ mod docs;
 mod draining;
 mod engine;
 mod examples;
+mod expansion;
 mod fairness;
 mod fidelity;
 mod http2;

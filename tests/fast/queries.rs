@@ -166,6 +166,60 @@ fn credentials_and_what_belongs_to_a_connection_end_at_the_gateway() {
 }
 
 #[test]
+fn headers_that_choose_a_tenant_end_at_the_gateway_unless_they_are_configured() {
+    let upstream = Endpoint::new(|_| Reply::new(200).body("{}"));
+    let chosen = |source: &str, transform: &str, sink: &str| {
+        let config = format!(
+            "[sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\n{source}\n\
+             [transforms.t]\ntype = \"tenant\"\ninputs = [\"api\"]\nlabel = \"t\"\n{transform}\n\
+             [sinks.o]\ninputs = [\"t\"]\n{sink}\n"
+        );
+        let gateway = Metrifold::start(&config);
+        let headers = [
+            ("x-scope-orgid", "b"),
+            ("thanos-tenant", "a"),
+            ("x-own", "a"),
+        ];
+        let answer = request(
+            "GET",
+            gateway.ingest,
+            "/api/v1/query?query=up",
+            &headers,
+            b"",
+        );
+        expect(&answer.unwrap(), 200);
+        // The probes of a replica_router as well.
+        let seen = upstream.take().into_iter();
+        let mut seen = seen.filter(|seen| seen.path.contains("t%3D%22"));
+        let (seen, None) = (seen.next().unwrap(), seen.next()) else {
+            panic!("more than one query");
+        };
+        let names = ["x-scope-orgid", "thanos-tenant", "x-own"];
+        names.map(|name| seen.header(name).map(str::to_owned))
+    };
+    let a = || Some("a".to_owned());
+    let from = "from = [{ header = \"X-Own\" }]";
+    let one = format!(
+        "type = \"prometheus\"\nendpoint = \"{}\"",
+        upstream.url_of("")
+    );
+    let several = format!(
+        "type = \"replica_router\"\nreplicas = [{{ endpoint = \"{}\" }}]",
+        upstream.url_of("")
+    );
+    for sink in [one, several] {
+        assert_eq!(chosen("", from, &sink), [None, None, None]);
+        let named = format!("{sink}\ntenant_header = \"X-Scope-OrgID\"");
+        assert_eq!(chosen("", from, &named), [a(), None, None]);
+        // Those that the configuration lets pass still cannot name another tenant.
+        let all = "forward_headers = [\"X-Scope-OrgID\", \"THANOS-TENANT\", \"X-Own\"]";
+        assert_eq!(chosen(all, from, &sink), [None, a(), a()]);
+        let other = "from = [{ value = \"c\" }, { header = \"X-Own\" }]";
+        assert_eq!(chosen(all, other, &sink), [None, None, None]);
+    }
+}
+
+#[test]
 fn without_credentials_of_its_own_the_sink_sends_none() {
     let upstream = Endpoint::new(|_| 200);
     let gateway = Metrifold::start(&gateway("", &upstream.url_of(""), ""));

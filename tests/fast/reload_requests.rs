@@ -2,6 +2,7 @@
 //! watch files, so that only the test reloads it.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -9,7 +10,8 @@ use std::thread;
 use metrifold_testing::config::{blackhole, smallest};
 use metrifold_testing::edits::*;
 use metrifold_testing::{
-    Does, Endpoint, Metrifold, Reply, Sender, body, cli, free_address, one, run, until, until_so,
+    Authority, Does, Endpoint, Metrifold, Reply, Sender, body, cli, free_address, one, run, until,
+    until_so,
 };
 
 /// `metrifold reload` with the child's configuration.
@@ -297,6 +299,107 @@ fn a_hangup_during_the_start_is_harmless() {
     until_so("it runs", || child.log().contains("metrifold runs"));
     child.signal("TERM");
     assert_eq!(child.wait().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_is_harmless_from_the_first_work_of_any_command() {
+    // The schema is longer than a pipe holds, so the program cannot end before it is read.
+    let mut child = cli(&["schema"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0]).unwrap();
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", "HUP", &id]).status();
+    assert!(sent.unwrap().success());
+    let mut text = Vec::new();
+    out.read_to_end(&mut text).unwrap();
+    assert!(
+        text.len() > 128 << 10,
+        "{} bytes fit into a pipe",
+        text.len()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn no_file_that_a_key_names_can_block_the_start_or_take_all_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pipe, endless, huge] = ["pipe", "endless", "huge"].map(|name| folder.path().join(name));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
+    fs::File::create(&huge).unwrap().set_len(8 << 30).unwrap();
+    let authority = Authority::new();
+    let (cert, key) = authority.issue("localhost");
+    let (cert, key) = (cert.display(), key.display());
+    let source = |keys: &str| {
+        smallest("").replace(
+            "address = \"INGEST\"",
+            &format!("address = \"INGEST\"\n{keys}"),
+        )
+    };
+    let tls = |keys: &str| {
+        source(&format!(
+            "tls = {{ cert_file = \"{cert}\", key_file = \"{key}\", {keys} }}"
+        ))
+    };
+    let sink = |keys: &str| {
+        smallest(&format!(
+            "[sinks.far]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"https://127.0.0.1:1/\"\n{keys}\n"
+        ))
+    };
+    let tenants = |keys: &str| source("access = \"tenants\"") + &format!("[tenants.t]\n{keys}\n");
+    let configs = [
+        source(&format!(
+            "tls = {{ cert_file = \"FILE\", key_file = \"{key}\" }}"
+        )),
+        source(&format!(
+            "tls = {{ cert_file = \"{cert}\", key_file = \"FILE\" }}"
+        )),
+        tls("client_ca_file = \"FILE\""),
+        tls(&format!(
+            "client_ca_file = \"{cert}\", client_crl_file = \"FILE\""
+        )),
+        source("basic_auth = { username = \"u\", password_file = \"FILE\" }"),
+        source("authorization = { credentials_file = \"FILE\" }"),
+        sink("tls = { ca_file = \"FILE\" }"),
+        sink(&format!(
+            "tls = {{ cert_file = \"FILE\", key_file = \"{key}\" }}"
+        )),
+        sink(&format!(
+            "tls = {{ cert_file = \"{cert}\", key_file = \"FILE\" }}"
+        )),
+        sink("basic_auth = { username = \"u\", password_file = \"FILE\" }"),
+        sink(
+            "oauth2 = { client_id = \"u\", client_secret_file = \"FILE\", token_url = \"http://127.0.0.1:1/\" }",
+        ),
+        tenants("bearer = { tokens_file = \"FILE\" }"),
+        tenants("basic = { web_config_file = \"FILE\" }"),
+        tenants("mtls = { ca_file = \"FILE\" }"),
+        smallest(
+            "[transforms.t]\ntype = \"relabel\"\ninputs = [\"ingest\"]\nrules_file = \"FILE\"\n[sinks.more]\ntype = \"blackhole\"\ninputs = [\"t\"]",
+        ),
+        smallest(
+            "[transforms.t]\ntype = \"limit\"\ninputs = [\"ingest\"]\ntenants_file = \"FILE\"\n[sinks.more]\ntype = \"blackhole\"\ninputs = [\"t\"]",
+        ),
+    ];
+    let config = folder.path().join("metrifold.toml");
+    for text in configs {
+        for (file, told) in [
+            (&pipe, "not a regular file"),
+            (&endless, "not a regular file"),
+            (&huge, " large"),
+        ] {
+            let text = text.replace("FILE", file.to_str().unwrap());
+            fs::write(&config, text.replace("INGEST", "127.0.0.1:0")).unwrap();
+            // The command itself fails after a while, as does what needs more memory than this.
+            let limited = format!("ulimit -v 4000000; exec \"$0\" -c {} run", config.display());
+            let program = cli(&[]).get_program().to_owned();
+            let output = run(Command::new("sh").args(["-c", &limited]).arg(program));
+            let log = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{text}\n{log}");
+            assert!(log.contains(told), "{text}\n{log}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use metrifold_testing::{
@@ -33,6 +33,12 @@ struct Ruler {
     is_broken: Arc<AtomicBool>,
     /// Whether the ruler cannot be reloaded at the moment.
     is_busy: Arc<AtomicBool>,
+    /// Names of the rules that the ruler had after each reload that it accepted.
+    had: Arc<Mutex<Vec<BTreeSet<String>>>>,
+    /// Number of reloads before the ruler fails: `usize::MAX` if it does not.
+    fails_after: Arc<AtomicUsize>,
+    /// Whether the ruler says of a reload that it is done, and keeps what it had.
+    is_stuck: Arc<AtomicBool>,
 }
 
 /// The text of a file, or of each in a folder.
@@ -55,13 +61,25 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
     names.map(|name| name.trim_matches('\''))
 }
 
-fn groups(path: &Path) -> Vec<serde_json::Value> {
+/// A group of a rule file as Prometheus lists it.
+fn listed(group: &Value, file: &Path) -> Value {
+    let rules = group["rules"].as_array().into_iter().flatten();
+    let rule = |rule: &Value| {
+        let name = rule["record"].as_str();
+        let name = name.or_else(|| rule["alert"].as_str()).unwrap();
+        json!({ "name": name, "query": rule["expr"], "type": "recording", "health": "ok" })
+    };
+    let rules: Vec<_> = rules.map(rule).collect();
+    let at = "2026-01-01T00:00:00Z";
+    json!({ "name": group["name"], "file": file, "rules": rules, "lastEvaluation": at })
+}
+
+fn groups(path: &Path) -> Vec<Value> {
     let mut groups = Vec::new();
     for (path, text) in texts(path) {
-        for name in names(&text) {
-            let rules = [json!({ "name": "r", "health": "ok" })];
-            groups.push(json!({ "name": name, "file": path, "rules": rules, "lastEvaluation": "2026-01-01T00:00:00Z" }));
-        }
+        let file: Value = serde_saphyr::from_str(&text).unwrap();
+        let of_file = file["groups"].as_array().into_iter().flatten();
+        groups.extend(of_file.map(|group| listed(group, &path)));
     }
     groups
 }
@@ -82,8 +100,23 @@ impl Ruler {
         let is_busy = Arc::new(AtomicBool::new(false));
         let (reads, broken, busy) = (path.clone(), is_broken.clone(), is_busy.clone());
         let loaded = Mutex::new(Vec::new());
+        let had: Arc<Mutex<Vec<BTreeSet<String>>>> = Arc::default();
+        let fails_after = Arc::new(AtomicUsize::new(usize::MAX));
+        let is_stuck = Arc::new(AtomicBool::new(false));
+        let (having, left, stuck) = (had.clone(), fails_after.clone(), is_stuck.clone());
         let endpoint = Endpoint::new(move |seen: &Seen| match seen.path.as_str() {
             "/-/reload" if busy.load(Ordering::SeqCst) => Reply::new(503),
+            "/-/reload" if stuck.load(Ordering::SeqCst) => Reply::new(200).body(""),
+            "/-/reload"
+                if left.load(Ordering::SeqCst) != usize::MAX
+                    && left
+                        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                            left.checked_sub(1)
+                        })
+                        .is_err() =>
+            {
+                Reply::new(500).body("<html>the gateway failed</html>")
+            }
             "/-/reload" => {
                 let is_bad = |(_, text): &(PathBuf, String)| is_bad(text);
                 match broken.load(Ordering::SeqCst) || texts(&reads).iter().any(is_bad) {
@@ -91,7 +124,11 @@ impl Ruler {
                         Reply::new(500).body("failed to reload config: one of the rules is bad")
                     }
                     false => {
-                        *loaded.lock().unwrap() = groups(&reads);
+                        let groups = groups(&reads);
+                        let rules = groups.iter().flat_map(|it| it["rules"].as_array().unwrap());
+                        let names = rules.map(|rule| rule["name"].as_str().unwrap().to_owned());
+                        having.lock().unwrap().push(names.collect());
+                        *loaded.lock().unwrap() = groups;
                         Reply::new(200).body("")
                     }
                 }
@@ -108,6 +145,9 @@ impl Ruler {
             path,
             is_broken,
             is_busy,
+            had,
+            fails_after,
+            is_stuck,
         }
     }
 
@@ -307,6 +347,192 @@ fn the_group_at_fault_is_found_and_all_others_go_on() {
         until_so("by one reload", || ruler.reloads() == reloads + 1);
         store.put("b", &[("ggg", "mended")]);
         until_so("mended, it is loaded", || ruler.has("mended"));
+    }
+}
+
+#[test]
+fn what_did_not_change_stays_loaded_during_the_search() {
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        store.put("a", &[("g", "of_a")]);
+        store.put(
+            "b",
+            &[("old", "old_b"), ("same", "same_b"), ("gone", "gone_b")],
+        );
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let state = |group: usize| {
+            status(&program, "b")["files"][0]["groups"][group]["rulers"][0]["state"].clone()
+        };
+        until_so("all is loaded", || state(2) == "loaded");
+        let before = ruler.had.lock().unwrap().len();
+        store.put(
+            "b",
+            &[
+                ("old", "bad_b"),
+                ("new", "new_b"),
+                ("same", "same_b"),
+                ("worse", "bad_w"),
+            ],
+        );
+        until_so("the ones at fault are found", || {
+            [0, 1, 2, 3].map(state) == ["refused", "loaded", "loaded", "refused"]
+        });
+        let had = ruler.had.lock().unwrap()[before..].to_vec();
+        for rules in &had {
+            for kept in ["of_a", "old_b", "same_b"] {
+                assert!(
+                    rules.contains(kept),
+                    "{form:?}: {kept} was unloaded: {had:?}"
+                );
+            }
+        }
+        assert!(!had.last().unwrap().contains("gone_b"));
+        // The order of the groups is that of the file.
+        let names: Vec<_> = texts(&ruler.path)
+            .iter()
+            .flat_map(|(_, text)| names(text).map(str::to_owned).collect::<Vec<_>>())
+            .filter(|name| name != "g")
+            .collect();
+        assert_eq!(names, ["old", "new", "same"]);
+    }
+}
+
+#[test]
+fn a_ruler_that_fails_during_the_search_blames_no_tenant() {
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        for tenant in ["a", "b", "c", "d"] {
+            store.put(tenant, &[("g", "before")]);
+        }
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let state = |tenant: &str| {
+            status(&program, tenant)["files"][0]["groups"][0]["rulers"][0]["state"].clone()
+        };
+        until_so("all is loaded", || state("d") == "loaded");
+        // Refused, restored, and then no answer about the rules.
+        ruler.fails_after.store(2, Ordering::SeqCst);
+        store.put("b", &[("g", "bad")]);
+        program.until_logged("the gateway failed");
+        let reloads = ruler.reloads();
+        until_so("it is tried again", || ruler.reloads() >= reloads + 2);
+        let others = ["a", "b", "c", "d"].map(state);
+        assert!(others.iter().all(|state| state != "refused"), "{others:?}");
+        until_so("a restart meets no rules that were not accepted", || {
+            !ruler.has("bad") && ruler.tenants().len() == 4
+        });
+        ruler.fails_after.store(usize::MAX, Ordering::SeqCst);
+        until_so("the one at fault is found", || {
+            ["a", "b", "c", "d"].map(state) == ["loaded", "refused", "loaded", "loaded"]
+        });
+        assert!(!ruler.has("bad"));
+        // After a start at which it does not answer, nor does it meet new rules that it may refuse.
+        drop(program);
+        ruler.is_busy.store(true, Ordering::SeqCst);
+        store.put("c", &[("g", "bad_c")]);
+        let reloads = ruler.reloads();
+        let _program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("it is tried", || ruler.reloads() > reloads);
+        until_so("what it had is put back", || {
+            !ruler.has("bad_c") && ruler.tenants().len() == 4
+        });
+    }
+}
+
+#[test]
+fn an_old_version_of_a_group_is_not_taken_for_the_new_one() {
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        store.put("a", &[("ggg", "before")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let state = || status(&program, "a")["files"][0]["groups"][0]["rulers"][0].clone();
+        until_so("it is loaded", || state()["state"] == "loaded");
+        let first = state();
+        assert!(first["since"].as_u64().unwrap() > 0, "{first}");
+        // The state stays as old as it is, though it is confirmed again and again.
+        until_so("it is confirmed", || {
+            state()["confirmed"].as_u64() > first["confirmed"].as_u64()
+        });
+        assert_eq!(state()["since"], first["since"]);
+        ruler.is_stuck.store(true, Ordering::SeqCst);
+        store.put("a", &[("ggg", "after")]);
+        program.until_logged("this version of group");
+        until_so("it is told so", || {
+            state()["since"].as_u64() >= first["since"].as_u64()
+        });
+        let pending = state();
+        assert_eq!(pending["state"], "pending");
+        assert_eq!(pending["confirmed"], Value::Null);
+        let reloads = ruler.reloads();
+        until_so("it is reloaded again", || ruler.reloads() > reloads);
+        ruler.is_stuck.store(false, Ordering::SeqCst);
+        until_so("it is loaded", || state()["state"] == "loaded");
+    }
+}
+
+#[test]
+fn a_tenant_whose_sources_contradict_each_other_keeps_its_rules_and_holds_up_no_other() {
+    for form in FORMS {
+        let (store, other) = (Store::new(), Store::new());
+        let ruler = Ruler::of(form, &store.place, "rules");
+        let folder = store.place.path().join("plain");
+        store.put("a", &[("g", "one_a")]);
+        store.put("b", &[("g", "one_b")]);
+        let config = || {
+            let more = other.place.path().join("store");
+            fs::create_dir_all(&more).unwrap();
+            store
+                .config(&[&ruler])
+                .replace("inputs = [\"rules\"]", "inputs = [\"rules\", \"more\"]")
+                + &format!(
+                    "[sources.more]\ntype = \"rules_poll\"\ndirectory = {more:?}\npoll_interval = \"100ms\"\n\
+                    [sinks.plain]\ntype = \"rules_directory\"\ninputs = [\"rules\", \"more\"]\npath = {folder:?}\n"
+                )
+        };
+        let state = |program: &Metrifold, tenant: &str| {
+            status(program, tenant)["files"][0]["groups"][0]["rulers"][0].clone()
+        };
+        let in_folder = |what: &str| texts(&folder).iter().any(|(_, text)| text.contains(what));
+        let mut program = Metrifold::start(&config());
+        until_so("both are loaded", || {
+            state(&program, "a")["state"] == "loaded"
+                && state(&program, "b")["state"] == "loaded"
+                && in_folder("one_b")
+        });
+        other.put("a", &[("g", "two_a")]);
+        until_so("the tenant is told", || {
+            let state = state(&program, "a");
+            state["state"] == "refused"
+                && state["error"]
+                    .as_str()
+                    .unwrap()
+                    .contains("comes from more than one source")
+        });
+        store.put("b", &[("g", "new_b")]);
+        until_so("the other goes on", || {
+            state(&program, "b")["state"] == "loaded" && ruler.has("new_b") && in_folder("new_b")
+        });
+        assert!(ruler.has("one_a") && !ruler.has("two_a"));
+        assert!(in_folder("one_a") && !in_folder("two_a"));
+        let told = program
+            .log()
+            .matches("the rules of a tenant were not delivered")
+            .count();
+        assert_eq!(told, 2, "once for each sink: {}", program.log());
+        // So it is after a restart.
+        drop(program);
+        store.put("b", &[("g", "newer_b")]);
+        program = Metrifold::start(&config());
+        until_so("the other goes on", || {
+            ruler.has("newer_b") && in_folder("newer_b")
+        });
+        assert!(ruler.has("one_a") && in_folder("one_a"));
+        store.put("a", &[("g", "two_a")]);
+        until_so("they agree", || {
+            state(&program, "a")["state"] == "loaded" && ruler.has("two_a") && in_folder("two_a")
+        });
     }
 }
 
@@ -586,7 +812,10 @@ impl Mimir {
         if path.starts_with("/prometheus/api/v1/rules?") {
             let own = groups.keys().filter(|(owner, ..)| *owner == tenant);
             let listed: Vec<_> = own
-                .map(|(_, file, name)| json!({ "name": name, "file": file, "rules": [{ "name": "r" }], "lastEvaluation": "2026-01-01T00:00:00Z" }))
+                .map(|key| {
+                    let group: Value = serde_saphyr::from_str(&groups[key]).unwrap();
+                    listed(&group, Path::new(&key.1))
+                })
                 .collect();
             let answer = json!({ "status": "success", "data": { "groups": listed } });
             return Reply::new(200).body(answer.to_string());
@@ -765,6 +994,71 @@ impl Pushing {
         let path = format!("/api/metrics/v1/{tenant}/rules");
         let answer = request("PUT", self.program.ingest, &path, &[], text.as_bytes()).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[test]
+fn what_the_ruler_has_already_is_not_pushed_after_a_restart() {
+    let mimir = Mimir::new();
+    let mut pushing = Pushing::to(&mimir);
+    pushing.put("a", &[("g", "a_g"), ("h", "a_h"), ("i", "a_i")]);
+    pushing.put("b", &[("g", "b_g")]);
+    until_so("all is there", || {
+        mimir.has("a").len() == 3 && mimir.has("b").len() == 1
+    });
+    pushing.program.kill();
+    // Another program changes a group meanwhile, and adds one.
+    let key = |name: &str| ("a".to_owned(), "rules".to_owned(), name.to_owned());
+    let mut groups = mimir.groups.lock().unwrap();
+    let text = groups[&key("h")].replace("a_h", "changed");
+    groups.insert(key("h"), text);
+    groups.insert(key("z"), "name: z\nrules: []\n".to_owned());
+    // The ruler writes expressions in a form of its own, and keys of its own.
+    let text = groups[&key("g")]
+        .replace("expr: up", "expr: (up)")
+        .replace("(up)", " up ");
+    groups.insert(key("g"), format!("{text}source_tenants: [a]\n"));
+    drop(groups);
+    mimir.endpoint.take();
+    pushing.program.start_again();
+    until_so("what differs is mended", || {
+        mimir.has("a").len() == 3 && mimir.texts().contains("a_h")
+    });
+    let state = |tenant: &str| {
+        status(&pushing.program, tenant)["files"][0]["groups"][0]["rulers"][0]["state"].clone()
+    };
+    until_so("the rest is loaded", || {
+        state("a") == "loaded" && state("b") == "loaded"
+    });
+    let seen = mimir.endpoint.take();
+    let posts: Vec<_> = seen.iter().filter(|seen| seen.method == "POST").collect();
+    assert_eq!(posts.len(), 1, "{posts:?}");
+}
+
+#[test]
+fn an_answer_that_is_not_about_the_rules_condemns_no_group() {
+    let mimir = Mimir::new();
+    let code = Arc::new(AtomicUsize::new(0));
+    let (groups, answers) = (mimir.groups.clone(), code.clone());
+    mimir.endpoint.now(move |seen: &Seen| {
+        let code = answers.load(Ordering::SeqCst);
+        match seen.method == "POST" && code != 0 {
+            true => Reply::new(u16::try_from(code).unwrap()).body("not now"),
+            false => Mimir::answer(&mut groups.lock().unwrap(), seen),
+        }
+    });
+    let pushing = Pushing::to(&mimir);
+    for status_code in [401, 403, 429, 500, 503] {
+        code.store(status_code, Ordering::SeqCst);
+        let record = format!("r_{status_code}");
+        pushing.put("a", &[("g", &record)]);
+        pushing
+            .program
+            .until_logged(&format!("the ruler answered {status_code}"));
+        let state = status(&pushing.program, "a")["files"][0]["groups"][0]["rulers"][0].clone();
+        assert_ne!(state["state"], "refused");
+        code.store(0, Ordering::SeqCst);
+        until_so("it is pushed", || mimir.texts().contains(&record));
     }
 }
 

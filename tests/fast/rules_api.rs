@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use metrifold_testing::{Answer, Endpoint, Metrifold, Reply, Seen, request, until_so};
+use metrifold_testing::{Answer, Does, Endpoint, Metrifold, Reply, Seen, request, until_so};
 
 const PATH: &str = "/api/metrics/v1/team-a/rules";
 const RULES: &str = "# Of us all.
@@ -228,8 +228,8 @@ fn of_two_files_that_a_transform_refuses_each_can_be_mended_alone() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["warnings"].to_string()
     };
-    assert!(warned("one").contains("before another file is corrected"));
-    assert!(!warned("two").contains("another file"));
+    assert!(warned("one").contains("before others of the tenant are corrected"));
+    assert!(!warned("two").contains("corrected"));
     until_so("both are passed on", || {
         let is_written = |name: &&str| place.written(&format!("team-a~{name}~.yaml")).is_some();
         ["one", "two"].iter().all(is_written)
@@ -587,8 +587,6 @@ fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
             .starts_with("\"rules\":\n  - name: 'g'\n")
     );
     let group = "name: many\ninterval: 1m\nrules:\n  - record: some\n    expr: 'count(up)'";
-    let added = place.send("POST", &format!("{ruler}/team%20ns"), &scope, group);
-    assert_eq!(added.status, 400, "a blank is no part of a file's name");
     assert_eq!(
         place
             .send("POST", &format!("{ruler}/ns"), &scope, group)
@@ -627,7 +625,7 @@ fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
     for path in [
         "/api/metrics/v1/{tenant}/rules/{file}/{group}",
         "/api/v1/rules/{tenant}",
-        "/prometheus/config/v1/rules/{file}/{group}",
+        "/prometheus/config/v1/rules/{namespace}/{group}",
     ] {
         assert!(paths.contains_key(path), "{path}");
     }
@@ -741,4 +739,480 @@ fn a_foreign_backend_is_given_what_it_lacks() {
     backend.now(|_: &Seen| Reply::new(500));
     assert_eq!(place.put(PATH, RULES).status, 503);
     assert_eq!(published(), 1);
+}
+
+/// A program that serves the rules of a foreign backend and writes them to a folder.
+fn of_backend(folder: TempDir, keys: &str) -> Place {
+    let out = folder.path().join("out");
+    let program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\nmax_body_bytes = \"1KiB\"\npoll_interval = \"100ms\"\nfirst_read_timeout = \"500ms\"\n\
+         backend = {{ {keys} }}\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+    ));
+    Place { folder, program }
+}
+
+#[test]
+fn a_tenant_about_whom_a_foreign_backend_answers_badly_costs_no_other() {
+    type Says = BTreeMap<String, (u16, String)>;
+    let says: Arc<Mutex<Says>> = Arc::default();
+    let own = says.clone();
+    let backend = Endpoint::new(move |seen: &Seen| {
+        let tenant = seen.path.strip_prefix("/rules/").unwrap();
+        match own.lock().unwrap().get(tenant).cloned() {
+            None => Does::from(Reply::new(404)),
+            Some((0, text)) => Does::Hang(Reply::new(200).body(text)),
+            Some((status, text)) => Reply::new(status).body(text).into(),
+        }
+    });
+    let say = |tenant: &str, status: u16, text: String| {
+        let said = (status, text);
+        says.lock().unwrap().insert(tenant.to_owned(), said);
+    };
+    let named = |name: &str| RULES.replace("record: r", &format!("record: {name}"));
+    let bad = ["big", "denied", "hangs"];
+    for tenant in bad.iter().chain(&["good"]) {
+        say(tenant, 200, named("one"));
+    }
+    let keys = format!(
+        "url = {:?}, tenants = [\"big\", \"denied\", \"good\", \"hangs\"], max_requests = 1",
+        backend.url_of("/rules")
+    );
+    let place = of_backend(tempfile::tempdir().unwrap(), &keys);
+    let has = |tenant: &str, name: &str| {
+        let written = place.written(&format!("{tenant}~rules~.yaml"));
+        written
+            .unwrap_or_default()
+            .contains(&format!("record: {name}\n"))
+    };
+    until_so("all are published", || {
+        has("good", "one") && bad.iter().all(|tenant| has(tenant, "one"))
+    });
+    say("big", 200, format!("{}#{}", named("two"), "x".repeat(2000)));
+    say("hangs", 0, named("two"));
+    for status in [401, 403, 429, 503] {
+        say("denied", status, String::new());
+        let name = format!("at_{status}");
+        say("good", 200, named(&name));
+        until_so("the good one goes on", || has("good", &name));
+        place.program.until_logged(&format!("answered {status}"));
+        assert!(bad.iter().all(|tenant| has(tenant, "one")), "{status}");
+    }
+    place.program.until_logged("larger than 1024 bytes");
+    place.program.until_logged("the backend does not answer");
+    backend.release();
+    for tenant in bad {
+        say(tenant, 200, named("three"));
+    }
+    until_so("they are published when they can be read", || {
+        bad.iter().all(|tenant| has(tenant, "three"))
+    });
+    say("denied", 404, String::new());
+    until_so("only 404 says that a tenant has none", || {
+        place.written("denied~rules~.yaml").is_none()
+    });
+    assert!(has("big", "three"));
+}
+
+#[test]
+fn a_tenant_in_the_list_of_a_foreign_backend_is_not_gone_because_it_may_not_be_read() {
+    let answer = Arc::new(Mutex::new((200, String::new())));
+    let own = answer.clone();
+    let backend = Endpoint::new(move |seen: &Seen| {
+        let (status, text) = own.lock().unwrap().clone();
+        match (&*seen.path, status) {
+            ("/rules", _) if text.is_empty() => Reply::new(200),
+            ("/rules", _) => Reply::new(200).body("groups: [{name: team-a.g}, {name: team-b.g}]"),
+            ("/rules/team-b", 200) | ("/rules/team-a", _) => Reply::new(200).body(text),
+            ("/rules/team-b", _) => Reply::new(status),
+            _ => Reply::new(404),
+        }
+    });
+    let keys = format!("url = {:?}", backend.url_of("/rules"));
+    let place = of_backend(tempfile::tempdir().unwrap(), &keys);
+    // Text without a list is no list of nobody.
+    place
+        .program
+        .until_logged("its list of all rules is empty text");
+    assert!(!place.folder.path().join("out").is_dir());
+    *answer.lock().unwrap() = (403, RULES.to_owned());
+    let is_written = |tenant: &str| place.written(&format!("{tenant}~rules~.yaml")).is_some();
+    until_so("the other is published", || is_written("team-a"));
+    *answer.lock().unwrap() = (200, RULES.to_owned());
+    until_so("it is read when it may be", || is_written("team-b"));
+}
+
+#[test]
+fn expressions_that_stock_rulers_refuse_are_refused_unless_the_feature_is_enabled() {
+    let rules =
+        |expr: &str| format!("groups: [{{name: g, rules: [{{record: r, expr: '{expr}'}}]}}]");
+    let place = Place::new("");
+    let refused = place.put(PATH, &rules("limitk(3, up)"));
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.text().contains("promql-experimental-functions"),
+        "{}",
+        refused.text()
+    );
+    let place = Place::new(
+        "enable_features = [\"promql-experimental-functions\", \"promql-unquoted-utf8-names\"]",
+    );
+    place.stored(PATH, &rules("limitk(3, up) or http.requests or info(up)"));
+    until_so("it is written, and narrowed", || {
+        let written = place.written("team-a~rules~.yaml").unwrap_or_default();
+        written.contains("http.requests{tenant_id=\"team-a\"}")
+    });
+    assert_eq!(place.put(PATH, &rules("up + fill(0) up")).status, 400);
+}
+
+#[test]
+fn whatever_is_read_has_a_tag_and_is_not_sent_again_to_who_has_it() {
+    let place = Place::new(
+        "backend_path = \"/api/v1/rules\"\nruler_path = \"/prometheus/config/v1/rules\"\n",
+    );
+    let file = format!("{PATH}/more");
+    place.stored(&file, "groups: [{name: g}]");
+    let history = place.get(&format!("{file}?history=true")).json();
+    let id = history["versions"][0]["id"].as_str().unwrap().to_owned();
+    let ruler = "/prometheus/config/v1/rules";
+    until_so("the list is there", || {
+        place.get("/api/v1/rules").text().contains("team-a/more/g")
+    });
+    let paths = [
+        PATH.to_owned(),
+        file.clone(),
+        format!("{file}/g"),
+        format!("{file}?version={id}"),
+        "/api/metrics/v1/team-a/api/v1/rules/raw".to_owned(),
+        "/api/v1/rules".to_owned(),
+        "/api/v1/rules/team-a".to_owned(),
+        ruler.to_owned(),
+        format!("{ruler}/more"),
+        format!("{ruler}/more/g"),
+    ];
+    let read = |path: &str, tag: &str| {
+        let headers = [("x-scope-orgid", "team-a"), ("if-none-match", tag)];
+        let answer = place.send("GET", path, &headers, "");
+        let tag = answer.header("etag").unwrap_or_default().to_owned();
+        (answer.status, tag)
+    };
+    let mut tags = Vec::new();
+    for path in &paths {
+        let (status, tag) = read(path, "\"other\"");
+        assert_eq!(status, 200, "{path}");
+        assert_eq!(read(path, &tag), (304, tag.clone()), "{path}");
+        tags.push(tag);
+    }
+    // The tags are those that conditions of changes take, whichever API they come from.
+    assert_eq!((&tags[1], &tags[2]), (&tags[8], &tags[9]));
+    let scope = ("x-scope-orgid", "team-a");
+    let group = "name: g\nrules: [{record: r, expr: up}]";
+    let conditional = [scope, ("if-match", tags[9].as_str())];
+    let changed = place.send("POST", &format!("{ruler}/more"), &conditional, group);
+    assert_eq!(changed.status, 202, "{}", changed.text());
+    let new = changed.header("etag").unwrap().to_owned();
+    assert_eq!(read(&paths[9], &new).0, 304);
+    until_so("the list has changed", || {
+        read("/api/v1/rules", &tags[5]).0 == 200
+    });
+    for (path, tag) in paths.iter().zip(&tags) {
+        let status = if path.contains("version=") { 304 } else { 200 };
+        assert_eq!(read(path, tag).0, status, "{path}");
+    }
+    let stale = [scope, ("if-match", tags[8].as_str())];
+    let lost = place.send("DELETE", &format!("{ruler}/more"), &stale, "");
+    assert_eq!(lost.status, 412);
+}
+
+#[test]
+fn a_parameter_that_a_resource_does_not_have_is_refused_by_name() {
+    let place = Place::new(
+        "backend_path = \"/api/v1/rules\"\nruler_path = \"/prometheus/config/v1/rules\"\n",
+    );
+    place.stored(PATH, RULES);
+    let (ruler, raw) = (
+        "/prometheus/config/v1/rules",
+        "/api/metrics/v1/team-a/api/v1/rules/raw",
+    );
+    for (method, path, parameter) in [
+        ("GET", PATH, "history=true"),
+        ("GET", PATH, "dry_run=true"),
+        ("PUT", PATH, "status=true"),
+        ("DELETE", PATH, "rollback=1-1"),
+        ("GET", raw, "status=true"),
+        ("PUT", raw, "version=1-1"),
+        ("GET", &format!("{PATH}/rules"), "status=true"),
+        ("PUT", &format!("{PATH}/rules"), "rollback=1-1"),
+        ("POST", &format!("{PATH}/rules"), "version=1-1"),
+        ("GET", &format!("{PATH}/rules/g"), "version=1-1"),
+        ("DELETE", &format!("{PATH}/rules/g"), "history=true"),
+        ("GET", "/api/v1/rules", "tenant=team-a"),
+        ("PUT", "/api/v1/rules/team-a", "subtype=mimir"),
+        ("GET", ruler, "dry_run=true"),
+        ("POST", &format!("{ruler}/rules"), "dryrun=true"),
+    ] {
+        let headers = [("x-scope-orgid", "team-a")];
+        let answer = place.send(method, &format!("{path}?{parameter}"), &headers, RULES);
+        let name = parameter.split('=').next().unwrap();
+        assert!(
+            answer.status == 400 && answer.text().contains(&format!("parameter \\\"{name}\\\"")),
+            "{method} {path} {parameter}: {}",
+            answer.text()
+        );
+    }
+    assert_eq!(place.get(PATH).text(), RULES.trim());
+}
+
+#[test]
+fn a_namespace_may_have_any_name() {
+    let place = Place::new("ruler_path = \"/prometheus/config/v1/rules\"");
+    let ruler = "/prometheus/config/v1/rules";
+    let scope = [("x-scope-orgid", "team-a")];
+    let group = "name: 'g'\nrules:\n  - record: 'r'\n    expr: 'up'";
+    for (escaped, name, file) in [
+        ("My%20Folder", "My Folder", "My!20Folder"),
+        ("a%2Fb", "a/b", "a!2Fb"),
+        ("%2E%2E%2Fetc", "../etc", "!2E.!2Fetc"),
+        ("a!20b", "a!20b", "a!2120b"),
+        ("%C3%A4", "ä", "!C3!A4"),
+    ] {
+        let path = format!("{ruler}/{escaped}");
+        let answer = place.send("POST", &path, &scope, group);
+        assert_eq!(answer.status, 202, "{name}: {}", answer.text());
+        assert_eq!(
+            place.send("GET", &format!("{path}/g"), &scope, "").text(),
+            group
+        );
+        let listed = place.send("GET", &path, &scope, "").text();
+        assert!(listed.starts_with(&format!("{name:?}:")), "{listed}");
+        let all = place.send("GET", ruler, &scope, "").text();
+        assert!(all.contains(&format!("{name:?}:\n")), "{all}");
+        assert_eq!(place.get(&format!("{PATH}/{file}")).status, 200, "{file}");
+        assert!(place.store().join(format!("team-a/{file}.yaml")).is_file());
+        assert_eq!(place.send("DELETE", &path, &scope, "").status, 202);
+        assert_eq!(place.send("GET", &path, &scope, "").status, 404);
+    }
+    // A name of a file is plain.
+    assert_eq!(place.put(&format!("{PATH}/My%20File"), RULES).status, 400);
+}
+
+#[test]
+fn a_group_that_another_group_of_its_file_holds_up_is_stored_with_a_warning() {
+    let place =
+        Place::new("poll_interval = \"100ms\"\nruler_path = \"/prometheus/config/v1/rules\"\n");
+    let refused = "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ query $value }}'}}]}]";
+    let folder = place.store().join("team-a");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("rules.yaml"), refused).unwrap();
+    let group = |name: &str| format!("name: {name}\nrules: [{{record: r, expr: up}}]");
+    let warns = |answer: &Answer| {
+        assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+        answer
+            .text()
+            .contains("before others of the tenant are corrected")
+    };
+    let put = |query: &str| place.put(&format!("{PATH}/rules/new{query}"), &group("new"));
+    assert!(warns(&put("?dry_run=true")) && warns(&put("")));
+    let scope = [("x-scope-orgid", "team-a")];
+    let path = "/prometheus/config/v1/rules/rules";
+    assert!(warns(&place.send("POST", path, &scope, &group("more"))));
+    // The one at fault is mended alone.
+    assert!(!warns(&place.put(&format!("{PATH}/rules/a"), &group("a"))));
+    until_so("all are passed on", || {
+        let written = place.written("team-a~rules~.yaml").unwrap_or_default();
+        ["new", "more", "tenant_id"]
+            .iter()
+            .all(|name| written.contains(name))
+    });
+}
+
+#[test]
+fn a_dry_run_tells_the_version_that_the_change_would_make() {
+    let place = Place::new("");
+    place.stored(&format!("{PATH}/more"), "groups: [{name: h}]");
+    for path in [PATH.to_owned(), format!("{PATH}/more")] {
+        let dry = place.put(&format!("{path}?dry_run=true"), RULES);
+        let tag = dry.header("etag").unwrap().to_owned();
+        assert_eq!(
+            tag,
+            format!("\"{}\"", dry.json()["version"].as_str().unwrap())
+        );
+        assert_ne!(place.get(&path).header("etag"), Some(&*tag));
+        assert_eq!(place.stored(&path, RULES), tag);
+        assert_eq!(place.get(&path).header("etag"), Some(&*tag));
+    }
+}
+
+#[test]
+fn versions_of_removed_files_are_kept_for_as_many_as_are_configured() {
+    let place = Place::new("removed_files = 2\nmax_names_per_tenant = 3\n");
+    for at in 0..4 {
+        let path = format!("{PATH}/f{at}");
+        place.stored(&path, RULES);
+        assert_eq!(place.send("DELETE", &path, &[], "").status, 204);
+    }
+    let has = |at: usize| place.get(&format!("{PATH}/f{at}?history=true")).status == 200;
+    assert_eq!([0, 1, 2, 3].map(has), [false, false, true, true]);
+    let history = place
+        .folder
+        .path()
+        .join("store/metrics/rules-history/team-a");
+    assert_eq!(fs::read_dir(history).unwrap().count(), 2);
+    for at in 0..3 {
+        place.stored(&format!("{PATH}/g{at}"), RULES);
+    }
+    let further = place.put(&format!("{PATH}/g3"), RULES);
+    assert!(
+        further.status == 413 && further.text().contains("max_names_per_tenant is 3"),
+        "{}",
+        further.text()
+    );
+}
+
+#[test]
+fn a_lock_that_another_process_keeps_fails_a_change_and_nothing_else() {
+    let place = Place::new("");
+    place.stored(PATH, RULES);
+    let lock = fs::File::open(place.folder.path().join("store/.rules.lock")).unwrap();
+    lock.lock().unwrap();
+    let other = RULES.replace("sum", "max");
+    let refused = place.put(PATH, &other);
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(!refused.text().contains("lock"), "{}", refused.text());
+    place.program.until_logged("kept .rules.lock locked");
+    assert_eq!(place.get(PATH).text(), RULES.trim());
+    drop(lock);
+    place.stored(PATH, &other);
+}
+
+/// A ruler that loads the groups in a folder when it is reloaded.
+fn ruler(folder: PathBuf) -> Endpoint {
+    let loaded = Mutex::new(Vec::new());
+    Endpoint::new(move |seen: &Seen| {
+        let mut loaded = loaded.lock().unwrap();
+        if seen.path == "/-/reload" {
+            loaded.clear();
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                let names = text.lines().filter_map(|it| it.strip_prefix("  - name: "));
+                loaded.extend(names.map(|name| {
+                    let rules = [json!({ "name": "r", "health": "ok" })];
+                    let name = name.trim_matches('\'');
+                    json!({ "name": name, "file": path, "rules": rules, "lastEvaluation": "2026-01-01T00:00:00Z" })
+                }));
+            }
+            return Reply::new(200);
+        }
+        let answer = json!({ "status": "success", "data": { "groups": *loaded } });
+        Reply::new(200).body(answer.to_string())
+    })
+}
+
+#[test]
+fn a_process_without_a_ruler_tells_what_the_rulers_behind_another_have_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let ruler = ruler(path("ruled"));
+    let source = |keys: &str| {
+        format!(
+            "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\npoll_interval = \"100ms\"\n{keys}\n",
+            path("store")
+        )
+    };
+    let access = "basic_auth = { username = \"a\", password = \"topsecret\" }";
+    let behind = Metrifold::start(&format!(
+        "{}[sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{{ url = {:?}, directory = {:?} }}]\nstatus_interval = \"100ms\"\n",
+        source(access),
+        ruler.url_of(""),
+        path("ruled")
+    ));
+    let front = |keys: &str| {
+        let out = path("out");
+        Metrifold::start(&format!(
+            "{}[sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n",
+            source(keys)
+        ))
+    };
+    let status = |program: &Metrifold| {
+        let path = format!("{PATH}?status=true");
+        request("GET", program.ingest, &path, &[], b"")
+            .unwrap()
+            .json()
+    };
+    let alone = front("");
+    let put = |program: &Metrifold, body: &str| {
+        let answer = request("PUT", program.ingest, PATH, &[], body.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    put(&alone, RULES);
+    let unknown = status(&alone);
+    assert!(
+        unknown["unknown"][0]
+            .as_str()
+            .unwrap()
+            .contains("status_from"),
+        "{unknown}"
+    );
+    assert_eq!(unknown["files"][0]["groups"][0]["rulers"], json!([]));
+    drop(alone);
+    let url = format!("http://{}/api/metrics/v1/{{tenant}}", behind.ingest);
+    let asks = front(&format!("status_from = {{ urls = [{url:?}], {access} }}"));
+    let rulers = |program: &Metrifold| status(program)["files"][0]["groups"][0]["rulers"].clone();
+    until_so("it is loaded there", || {
+        rulers(&asks)[0]["state"] == "loaded"
+    });
+    let told = status(&asks);
+    assert_eq!(told["unknown"], json!([]), "{told}");
+    assert_eq!(rulers(&asks)[0]["last_evaluation"], "2026-01-01T00:00:00Z");
+    put(&asks, &RULES.replace("sum", "max"));
+    until_so("the change is loaded there", || {
+        rulers(&asks)[0]["state"] == "loaded"
+            && fs::read_dir(path("ruled")).unwrap().any(|entry| {
+                let text = fs::read_to_string(entry.unwrap().path());
+                text.unwrap_or_default().contains("max(up)")
+            })
+    });
+    // That it does not answer is told, and not where it is.
+    let address = behind.ingest.to_string();
+    drop(behind);
+    let told = status(&asks);
+    assert_eq!(told["unknown"].as_array().unwrap().len(), 1, "{told}");
+    assert!(!told.to_string().contains(&address), "{told}");
+    asks.until_logged(&format!(
+        "{address}/api/metrics/v1/team-a/rules?status=local"
+    ));
+}
+
+#[test]
+fn a_process_in_front_of_another_by_the_contract_of_backends_changes_its_rules() {
+    let behind = Place::new("backend_path = \"/api/v1/rules\"\npoll_interval = \"100ms\"");
+    behind.stored("/api/metrics/v1/team-b/rules", RULES);
+    until_so("it lists what it has", || {
+        behind.get("/api/v1/rules").text().contains("team-b/g")
+    });
+    let url = format!("url = \"http://{}/api/v1/rules\"", behind.program.ingest);
+    let front = of_backend(tempfile::tempdir().unwrap(), &url);
+    until_so("what is there is found", || {
+        front.written("team-b~rules~.yaml").is_some()
+    });
+    let tag = front.stored(PATH, RULES);
+    assert_eq!(behind.get(PATH).header("etag"), Some(&*tag));
+    let group = format!("{PATH}/rules/h");
+    front.stored(&group, "name: h\nrules: [{record: s, expr: up}]\n");
+    assert_eq!(behind.get(&group).status, 200);
+    // Where the one behind keeps its history.
+    let history = behind.get(&format!("{PATH}/rules?history=true")).json();
+    assert_eq!(history["versions"].as_array().unwrap().len(), 2);
+    // What only the one behind refuses is told with its words.
+    let refused = "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ query $value }}'}}]}]";
+    let refused = front.put(PATH, refused);
+    assert!(
+        refused.status == 400 && refused.text().contains("write the expression as a string"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(front.send("DELETE", PATH, &[], "").status, 204);
+    assert_eq!(front.get(PATH).status, 404);
+    assert_eq!(behind.get(PATH).text(), "# removed\ngroups: []");
 }

@@ -73,6 +73,11 @@ fn what_one_process_writes_another_brings_to_its_ruler() {
         "{}",
         refused.text()
     );
+    // Nor where the service is, which is for those who run it.
+    let address = s3.url();
+    let host = address.rsplit('/').next().unwrap();
+    assert!(!refused.text().contains(host), "{}", refused.text());
+    writer.until_logged("a request failed at the store of rules");
     reader.until_logged("rules could not be used");
     assert!(text("reader", "team-a").contains("record: one"));
     s3.recover();
@@ -137,6 +142,36 @@ fn a_list_of_all_rules_is_not_empty_because_the_store_does_not_answer() {
     s3.recover();
     until_so("the store is read", || all().status == 200);
     assert!(all().text().contains("team-a/g"), "{}", all().text());
+}
+
+#[test]
+fn the_names_that_a_tenants_files_have_had_in_a_bucket_are_bounded() {
+    let place = tempfile::tempdir().unwrap();
+    let s3 = S3::new("rules");
+    let source = format!(
+        "type = \"rules_api\"\naddress = \"INGEST\"\nmax_names_per_tenant = 2\nremoved_files = 1\n{}",
+        bucket(&s3)
+    );
+    let program = Metrifold::start(&behind(&source, &place, "out"));
+    let put = |name: &str| send(&program, "PUT", &format!("{PATH}/{name}"), &rules("r"));
+    for name in ["one", "two"] {
+        assert_eq!(put(name).status, 200);
+        let removed = send(&program, "DELETE", &format!("{PATH}/{name}"), "");
+        assert_eq!(removed.status, 204);
+    }
+    let further = put("three");
+    assert!(
+        further.status == 413 && further.text().contains("max_names_per_tenant is 2"),
+        "{}",
+        further.text()
+    );
+    let has_history = |name: &str| {
+        let path = format!("{PATH}/{name}?history=true");
+        send(&program, "GET", &path, "").status == 200
+    };
+    assert_eq!(["one", "two"].map(has_history), [false, true]);
+    // Names of removed files are free.
+    assert_eq!(put("one").status, 200);
 }
 
 #[test]

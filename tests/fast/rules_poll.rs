@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use metrifold_testing::{Does, Endpoint, Metrifold, Reply, Seen, cli, until_so};
+use metrifold_testing::{Authority, Does, Endpoint, Metrifold, Reply, Seen, cli, until_so};
 
 /// The backend's answer for each tenant: status and text.
 type Answers = Arc<Mutex<Vec<(&'static str, u16, String)>>>;
@@ -86,6 +86,66 @@ fn tenants_are_asked_for_side_by_side_and_no_more_of_them_than_may_be() {
         tenants.iter().all(is_written)
     });
     assert_eq!(backend.most_at_once(), 3);
+}
+
+#[test]
+fn a_tenant_whose_answer_takes_long_holds_up_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let name = Arc::new(Mutex::new("one"));
+    let says = name.clone();
+    let backend = Endpoint::new(move |seen: &Seen| {
+        let name = *says.lock().unwrap();
+        let reply = Reply::new(200).body(rules(name));
+        match seen.path == "/rules/a" && name != "one" {
+            true => Does::Hang(reply),
+            false => reply.into(),
+        }
+    });
+    let (url, out) = (backend.url_of("/rules/{tenant}"), place.path().join("out"));
+    let program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_poll\"\nendpoint = {url:?}\ntenants = [\"a\", \"b\"]\npoll_interval = \"100ms\"\nmax_requests = 1\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+    ));
+    let has = |tenant: &str, what: &str| {
+        let text = fs::read_to_string(out.join(format!("{tenant}~rules~.yaml")));
+        text.unwrap_or_default()
+            .contains(&format!("record: {what}\n"))
+    };
+    until_so("both have rules", || has("a", "one") && has("b", "one"));
+    for next in ["two", "three"] {
+        *name.lock().unwrap() = next;
+        until_so("the other goes on", || has("b", next));
+        assert!(has("a", "one"));
+    }
+    program.until_logged("tenant \"a\": server does not answer");
+    backend.release();
+    until_so("the late answer is used", || has("a", "three"));
+}
+
+#[test]
+fn a_folder_is_only_read_and_its_absence_removes_no_rules() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, out) = (place.path().join("store"), place.path().join("out"));
+    let program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_poll\"\ndirectory = {store:?}\npoll_interval = \"100ms\"\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+    ));
+    program.until_logged("rules could not be used");
+    assert!(!store.is_dir() && !out.is_dir(), "nothing is created");
+    let tenant = store.join("metrics/rules/a");
+    fs::create_dir_all(&tenant).unwrap();
+    fs::write(tenant.join("rules.yaml"), rules("one")).unwrap();
+    let is_written = || out.join("a~rules~.yaml").is_file();
+    until_so("it is read once it is there", is_written);
+    let names: Vec<_> = fs::read_dir(&store).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    // As if it were no longer mounted.
+    fs::rename(store.join("metrics"), place.path().join("away")).unwrap();
+    program.until_logged("list metrics/rules/");
+    assert!(is_written());
+    fs::rename(place.path().join("away"), store.join("metrics")).unwrap();
+    fs::remove_dir_all(&tenant).unwrap();
+    until_so("what is removed is gone", || !is_written());
 }
 
 #[test]
@@ -184,11 +244,31 @@ fn a_tenants_rules_are_changed_from_the_command_line() {
         .next()
         .unwrap()
         .to_owned();
-    assert_eq!(rules_command(&["rollback", "alerts", &first]).0, 0);
+    let (code, said) = rules_command(&["get", "alerts", "--version", &first]);
+    assert_eq!((code, said), (0, rules("one")));
+    for change in [
+        &["rollback", "alerts", &first, "--if-version", "0000"][..],
+        &["delete", "alerts", "--if-version", "0000"],
+    ] {
+        let (code, said) = rules_command(change);
+        assert!(code == 1 && said.contains("412"), "{change:?}: {said}");
+    }
+    let (code, said) = rules_command(&["rollback", "alerts", &first, "--dry-run"]);
+    let tried = format!("valid, and not stored: version {version}\n");
+    assert_eq!((code, said), (0, tried));
+    let (code, said) = rules_command(&["delete", "alerts", "--dry-run"]);
+    assert_eq!((code, said.as_str()), (0, "can be deleted: alerts\n"));
+    assert_eq!(rules_command(&["get", "alerts"]), (0, rules("two")));
+    let (_, said) = rules_command(&["rollback", "alerts", &first]);
+    assert_eq!(said, format!("stored: version {version}\n"));
     assert_eq!(rules_command(&["get", "alerts"]), (0, rules("one")));
     let (_, said) = rules_command(&["list"]);
     assert!(
-        said.starts_with("alerts  ") && said.contains("\n  g\n"),
+        said.starts_with("not known: no ruler reports to this process")
+            && said.contains("\nalerts  ")
+            && said.contains(&format!(
+                "  version {version}\n  g\n    stored, and no ruler has said"
+            )),
         "{said}"
     );
     fs::write(&file, "groups:\n- nam: x\n").unwrap();
@@ -199,4 +279,68 @@ fn a_tenants_rules_are_changed_from_the_command_line() {
     );
     assert_eq!(rules_command(&["delete", "alerts"]).0, 0);
     assert_eq!(rules_command(&["delete", "alerts"]).0, 1);
+}
+
+#[test]
+fn the_command_line_authenticates_by_files_and_verifies_the_server() {
+    let place = tempfile::tempdir().unwrap();
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let server = servers.issue("localhost");
+    let start = |keys: &str| {
+        Metrifold::start(&format!(
+            "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n{keys}\n\
+             [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {:?}\n",
+            place.path().join("store"),
+            place.path().join("out")
+        ))
+    };
+    let list = |program: &Metrifold, scheme: &str, options: &[&str]| {
+        let port = program.ingest.port();
+        let url = format!("{scheme}://localhost:{port}/api/metrics/v1/a");
+        let words = [&["rules", "list", "--url", &url], options].concat();
+        let output = cli(&words).output().unwrap();
+        let said = String::from_utf8([output.stderr, output.stdout].concat()).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    let secret = place.path().join("secret");
+    fs::write(&secret, "topsecret\n").unwrap();
+    let secret = secret.to_str().unwrap();
+    let program = start("basic_auth = { username = \"ann\", password = \"topsecret\" }");
+    // A tenant without rules is 404 to those who may know it.
+    let is = |seen: (i32, String), status: &str| {
+        assert!(
+            seen.0 == 1 && seen.1.contains(status),
+            "{status}: {}",
+            seen.1
+        );
+    };
+    is(list(&program, "http", &[]), "401");
+    let user = ["--username", "ann", "--password-file", secret];
+    is(list(&program, "http", &user), "404");
+    let program = start("authorization = { credentials = \"topsecret\" }");
+    is(list(&program, "http", &["--token-file", secret]), "404");
+    let output = cli(&["rules", "list", "--url", "http://x:y@localhost/a"]).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(said.contains("use --password-file"), "{said}");
+    let file = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (ca, mine) = (file(&servers.ca()), clients.issue("team-a"));
+    is(
+        list(&program, "http", &["--ca-file", &ca]),
+        "not one of HTTPS",
+    );
+    let program = start(&format!(
+        "tls = {{ cert_file = {:?}, key_file = {:?}, client_ca_file = {:?} }}",
+        server.0,
+        server.1,
+        clients.ca()
+    ));
+    let (cert, key) = (file(&mine.0), file(&mine.1));
+    let own = ["--ca-file", &ca, "--cert-file", &cert, "--key-file", &key];
+    is(list(&program, "https", &own), "404");
+    is(list(&program, "https", &own[..2]), "ertificate");
+    is(list(&program, "https", &own[2..]), "ertificate");
+    let output = cli(&["rules", "list", "--username", "ann"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
 }

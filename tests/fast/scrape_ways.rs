@@ -21,9 +21,9 @@ fn start(targets: &[String], keys: &str) -> (Metrifold, Endpoint) {
 fn last(sink: &Endpoint, name: &str) -> Option<f64> {
     let seen = sink.seen();
     let all = seen.iter().flat_map(Seen::series);
-    let of_name = all.filter(|series| series.name() == name);
+    let mut of_name = all.filter(|series| series.name() == name);
     of_name
-        .last()
+        .next_back()
         .map(|series| f64::from_bits(series.samples[0].bits))
 }
 
@@ -71,7 +71,7 @@ fn a_target_behind_a_proxy_is_asked_through_it_and_never_sees_its_password() {
     let own = "basic_auth = { username = \"u\", password = \"p\" }";
     let by = format!("proxy_url = \"{}\"\n{own}", proxy.url_of(""));
     let password = "proxy_basic_auth = { username = \"me\", password = \"hush\" }";
-    let (_child, sink) = start(&[address.clone()], &format!("{by}\n{password}"));
+    let (_child, sink) = start(std::slice::from_ref(&address), &format!("{by}\n{password}"));
     until_last(&sink, "a", 1.0);
     let asked = proxy.seen()[0].clone();
     assert_eq!(asked.path, format!("http://{address}/metrics"));

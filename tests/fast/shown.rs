@@ -1,5 +1,7 @@
 //! What an operator sees: log lines, data of the status page, and output during shutdown.
 
+use std::time::{Duration, Instant};
+
 use metrifold_testing::config::{ingest, sink};
 use metrifold_testing::{
     Does, Endpoint, Metrifold, Reply, Sender, cli, expect, fetch, nobody, run, until_so, up,
@@ -233,4 +235,97 @@ fn what_can_be_saved_at_the_end_is_saved_before_anything_is_waited_for() {
     assert!(line("undelivered batches stay on disk", "kept"), "{log}");
     assert!(!line("left undelivered", "kept"), "{log}");
     hanging.release();
+}
+
+/// Lines of a log with this text.
+fn lines<'a>(log: &'a str, text: &str) -> Vec<&'a str> {
+    log.lines().filter(|line| line.contains(text)).collect()
+}
+
+/// Sum of a numeric field over log lines.
+fn sum(lines: &[&str], field: &str) -> u64 {
+    let number = |line: &&str| -> u64 {
+        let (_, rest) = line.split_once(field).unwrap();
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        digits.parse().unwrap()
+    };
+    lines.iter().map(number).sum()
+}
+
+#[test]
+fn an_answer_that_is_not_about_the_content_is_told_with_what_to_do_until_the_end() {
+    for (status, advice) in [
+        (302, "name the new URL in endpoint"),
+        (307, "name the new URL in endpoint"),
+        (401, "check the sink's credentials"),
+        (403, "check the sink's credentials"),
+        (404, "check the path in endpoint"),
+        (405, "check the path in endpoint"),
+        (407, "check proxy_url"),
+        (410, "check the path in endpoint"),
+    ] {
+        let endpoint = Endpoint::new(move |_| status);
+        let mut child =
+            Metrifold::start(&(ingest("") + &sink("out", "ingest", &endpoint.url(), "")));
+        let sender = std::thread::spawn({
+            let ingest = child.ingest;
+            move || Sender::new(ingest).write(&up(1))
+        });
+        let since = Instant::now();
+        until_so("it is refused for more than a second", || {
+            endpoint.count() > 3 && since.elapsed() > Duration::from_millis(1500)
+        });
+        endpoint.now(|_| 204);
+        expect(&sender.join().unwrap(), 204);
+        child.until_logged("endpoint is back after ");
+        child.signal("TERM");
+        assert_eq!(child.wait().code(), Some(0), "{status}");
+        let refused = endpoint.seen().iter().filter(|seen| !seen.accepted).count();
+        let log = child.log();
+        let kept = lines(&log, "attempt failed: the batch is kept and tried again");
+        for line in &kept {
+            let status = status.to_string();
+            for told in [" WARN ", "sink=out", &status, advice] {
+                assert!(line.contains(told), "{told}: {line}");
+            }
+        }
+        // What was held back is told when the sink ends.
+        let told = kept.len() as u64 + sum(&kept, "suppressed=");
+        assert_eq!(told, refused as u64, "{log}");
+        assert_eq!(lines(&log, "data is lost"), [""; 0], "{log}");
+    }
+}
+
+#[test]
+fn every_sample_that_is_lost_is_in_the_log_by_its_reason() {
+    let endpoint = Endpoint::new(|_| 401);
+    let keys = "retry = { statuses = { 401 = \"refuse\", 404 = \"refuse\" } }";
+    let mut child = Metrifold::start(&(ingest("") + &sink("out", "ingest", &endpoint.url(), keys)));
+    let mut sender = Sender::new(child.ingest);
+    for (status, reason) in [(401, "unauthorized"), (404, "refused")] {
+        endpoint.now(move |_| status);
+        for time in 1..=20 {
+            expect(&sender.write(&up(time)), 400);
+        }
+        let log = child.log();
+        let first = lines(&log, &format!("reason=\"{reason}\""));
+        assert_eq!(first.len(), 1, "not held back by another reason: {log}");
+        for told in [
+            "ERROR",
+            "sink=out",
+            "samples=1 ",
+            "retry.statuses",
+            "data is lost",
+        ] {
+            assert!(first[0].contains(told), "{told}: {}", first[0]);
+        }
+    }
+    child.signal("TERM");
+    child.wait();
+    let log = child.log();
+    for reason in ["unauthorized", "refused"] {
+        let lost = lines(&log, &format!("reason=\"{reason}\""));
+        assert_eq!(sum(&lost, " samples="), 20, "{log}");
+        assert_eq!(lost.len() as u64 + sum(&lost, "suppressed="), 20, "{log}");
+    }
 }

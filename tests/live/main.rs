@@ -15,6 +15,7 @@ mod kubernetes;
 mod kubernetes_real;
 mod merge;
 mod mimirtool;
+mod observatorium;
 mod opa;
 mod outage;
 mod peers;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use metrifold_testing::peers::{Prometheus, ThanosRule, promtool};
-use metrifold_testing::{Metrifold, get, run, until_so};
+use metrifold_testing::{Metrifold, fetch, get, request, run, until_so};
 
 const RECORDING: &str = "\
 groups:
@@ -167,4 +167,89 @@ fn a_real_prometheus_and_a_real_thanos_ruler_load_one_file_with_groups_of_one_na
         names(&thanos.url()) == expected
     });
     assert!(!program.log().contains("lacks rules"), "{}", program.log());
+}
+
+/// The groups of which the API says that they are in a state at each ruler, by tenant.
+fn in_state(program: &Metrifold, tenant: &str, state: &str) -> Vec<String> {
+    let path = format!("/api/metrics/v1/{tenant}/rules?status=true");
+    let status = fetch(program.ingest, &path).unwrap().json();
+    let groups = status["files"][0]["groups"].as_array().unwrap().clone();
+    let is_in_state = |group: &serde_json::Value| {
+        let rulers = group["rulers"].as_array().unwrap();
+        !rulers.is_empty() && rulers.iter().all(|ruler| ruler["state"] == state)
+    };
+    let found = groups.iter().filter(|group| is_in_state(group));
+    found
+        .map(|group| group["group"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+#[ignore = "needs the peers that `make live` builds"]
+fn what_a_real_prometheus_or_thanos_ruler_refuses_is_found_and_the_rest_goes_on() {
+    for is_thanos in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("out");
+        let pattern = folder.join("*.yaml");
+        let prometheus = Prometheus::start_3(&format!(
+            "global: {{ evaluation_interval: 1s }}\nrule_files: [{pattern:?}]\n"
+        ));
+        let thanos = is_thanos.then(|| ThanosRule::start(pattern.to_str().unwrap(), &prometheus));
+        let url = thanos
+            .as_ref()
+            .map_or_else(|| prometheus.url(), ThanosRule::url);
+        let config = format!(
+            "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n\
+             enable_features = [\"promql-experimental-functions\"]\n\
+             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nstatus_interval = \"500ms\"\n\
+             rulers = [{{ url = {url:?}, directory = {folder:?} }}]\n",
+            place.path().join("store")
+        );
+        let mut program = Metrifold::start(&config);
+        let put = |program: &Metrifold, tenant: &str, text: &str| {
+            let path = format!("/api/metrics/v1/{tenant}/rules");
+            let answer = request("PUT", program.ingest, &path, &[], text.as_bytes()).unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        };
+        let group = |name: &str, expr: &str| {
+            format!("- {{name: {name}, rules: [{{record: {name}, expr: '{expr}'}}]}}\n")
+        };
+        // Written in another form than they are printed by the ruler.
+        let good = group("good", "sum(rate(up[60s]))  by (job)>bool 0");
+        let before = group("other", "vector( 1 )");
+        put(&program, "a", &format!("groups:\n{good}"));
+        put(&program, "b", &format!("groups:\n{good}{before}"));
+        until_so("all is loaded", || {
+            in_state(&program, "a", "loaded") == ["good"]
+                && in_state(&program, "b", "loaded") == ["good", "other"]
+        });
+        let bad = group("other", "sort_by_label(up, \"job\")");
+        let (worse, fine) = (
+            group("worse", "mad_over_time(up[5m])"),
+            group("fine", "vector(3)"),
+        );
+        put(&program, "b", &format!("groups:\n{good}{bad}{fine}{worse}"));
+        let new = group("new", "vector(4)");
+        put(&program, "a", &format!("groups:\n{good}{new}"));
+        let are_found = |program: &Metrifold| {
+            in_state(program, "a", "loaded") == ["good", "new"]
+                && in_state(program, "b", "loaded") == ["good", "fine"]
+                && in_state(program, "b", "refused") == ["other", "worse"]
+        };
+        until_so("the ones at fault are found", || are_found(&program));
+        let expected = ["fine/fine", "good/good", "new/new", "other/other"];
+        let names = |url: &str| loaded(url).into_keys().collect::<Vec<_>>();
+        assert_eq!(names(&url), expected, "{}", program.log());
+        assert_eq!(loaded(&url)["other/other"], "vector(1)null");
+        // A restart finds them again, and unloads nothing that is good.
+        program.kill();
+        program.start_again();
+        until_so("they are found again", || are_found(&program));
+        assert_eq!(names(&url), expected);
+        assert!(
+            !program.log().contains("does not have"),
+            "{}",
+            program.log()
+        );
+    }
 }

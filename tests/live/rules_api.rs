@@ -19,6 +19,7 @@ fn config(place: &Path, rulers: &[(String, &str)]) -> String {
         .collect();
     format!(
         "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n\
+         enable_features = [\"promql-experimental-functions\"]\n\
          [transforms.tenant]\ntype = \"tenant\"\ninputs = [\"rules\"]\nfrom = [{{ path = \"tenant\" }}]\nlabel = \"tenant_id\"\n\
          [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"tenant\"]\nrulers = [{}]\nstatus_interval = \"500ms\"\n",
         place.join("store"),
@@ -218,6 +219,11 @@ fn the_verdict_on_each_file_is_promtools() {
 
 /// Whether promtool accepts each text, and whether Metrifold does.
 fn verdicts(place: &Path, texts: &[&str]) -> Vec<(bool, bool)> {
+    verdicts_with(place, texts, None)
+}
+
+/// As [`verdicts`], with features enabled.
+fn verdicts_with(place: &Path, texts: &[&str], features: Option<&str>) -> Vec<(bool, bool)> {
     let names: Vec<_> = (0..texts.len()).map(|at| format!("{at:04}.yaml")).collect();
     for (name, text) in names.iter().zip(texts) {
         fs::write(place.join(name), text).unwrap();
@@ -226,15 +232,76 @@ fn verdicts(place: &Path, texts: &[&str]) -> Vec<(bool, bool)> {
         let output = run(command.args(&names).current_dir(place));
         String::from_utf8(output.stdout).unwrap()
     };
+    let features = features.map(|features| format!("--enable-feature={features}"));
     let mut tool = promtool();
+    tool.args(features.iter());
     tool.args(["check", "rules", "--lint=none"]);
     let theirs = said(tool);
-    let ours = said(cli(&["rules", "check", "--lint=none"]));
+    let mut own = cli(&["rules", "check", "--lint=none"]);
+    own.args(features.iter());
+    let ours = said(own);
     let verdict = |name: &String| {
         let they = theirs.contains(&format!("Checking {name}\n  SUCCESS"));
         (they, ours.contains(&format!("{name}: valid")))
     };
     names.iter().map(verdict).collect()
+}
+
+#[test]
+#[ignore = "needs the peers that `make live` builds"]
+fn the_verdict_on_what_features_enable_is_promtools() {
+    let exprs = [
+        "limitk(3, up)",
+        "limit_ratio(0.5, up)",
+        "sort_by_label(up, 'job')",
+        "sort_by_label_desc(up, 'job')",
+        "info(up)",
+        "mad_over_time(up[5m])",
+        "ts_of_max_over_time(up[5m])",
+        "first_over_time(up[5m])",
+        "double_exponential_smoothing(up[5m], 0.5, 0.5)",
+        "histogram_quantiles(up, 'q', 0.5, 0.9)",
+        "rate(up[5m] smoothed)",
+        "rate(up[5m] anchored)",
+        "rate(up[5m + 1m])",
+        "rate(up[max(5m, 1m)])",
+        "up offset (1m * 2)",
+        "rate(up[step() * 2])",
+        "up + fill(0) up",
+        "up + fill_left(0) fill_right(1) up",
+        "http.requests",
+        "sum by (service.name) (up)",
+        "up{service.name='a'}",
+        "sum by ('service.name') (up)",
+        "start()",
+        "holt_winters(up[5m], 0.5, 0.5)",
+    ];
+    let text =
+        |expr: &&str| format!("groups: [{{name: g, rules: [{{record: r, expr: \"{expr}\"}}]}}]");
+    let texts: Vec<_> = exprs.iter().map(text).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let place = tempfile::tempdir().unwrap();
+    let mut valid = Vec::new();
+    for features in [
+        None,
+        Some("promql-experimental-functions"),
+        Some("promql-binop-fill-modifiers"),
+        Some("promql-unquoted-utf8-names"),
+        Some("promql-delayed-name-removal"),
+        Some("promql-duration-expr"),
+        Some("promql-extended-range-selectors"),
+        Some(
+            "promql-experimental-functions,promql-binop-fill-modifiers,promql-unquoted-utf8-names",
+        ),
+    ] {
+        let verdicts = verdicts_with(place.path(), &texts, features);
+        for (expr, (they, we)) in exprs.iter().zip(&verdicts) {
+            assert_eq!(they, we, "{expr} with {features:?}: they {they}, we {we}");
+        }
+        valid.push(verdicts.iter().filter(|(they, _)| *they).count());
+    }
+    assert!(valid[0] > 3 && valid[0] < valid[7], "{valid:?}");
+    assert!(valid[7] > 15, "{valid:?}");
 }
 
 /// Rule files in a peer's module: test data, and what its authors publish.

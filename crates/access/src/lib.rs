@@ -41,9 +41,11 @@ mod shown;
 mod tenants;
 #[cfg(test)]
 mod testing;
+mod trouble;
 
 pub use access::AccessConfig;
 pub use config::{BindingConfig, OpaConfig, RoleConfig, TenantConfig, TenantSettings};
 pub use gate::{Gate, LOGIN_PATH};
 pub use limits::LimitsConfig;
 pub use tenants::{Settings, Tenants};
+pub use trouble::{AsideTenant, FailingIssuer, Trouble};

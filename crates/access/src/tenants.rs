@@ -28,6 +28,7 @@ use crate::proof::Method;
 use crate::proof::basic::Users;
 use crate::proof::issuer::Issuer;
 use crate::roles::Roles;
+use crate::trouble::{AsideTenant, Trouble};
 
 use builder::Builder;
 use index::Index;
@@ -67,6 +68,8 @@ pub struct Tenants {
     agents: HashMap<Digest, Arc<Opa>>,
     /// Names and ids of the tenants of `tenants_file` that cannot be used.
     aside: HashSet<String>,
+    /// The same tenants, with the reasons.
+    set_aside: Vec<AsideTenant>,
     /// Checks passwords that no method has to check, in the time that a method takes; none if no tenant
     /// has passwords.
     decoy: Option<Users>,
@@ -123,6 +126,10 @@ impl Tenants {
                     );
                     let names = [Some(name), id.as_ref()].into_iter().flatten();
                     let built = &mut builder.built;
+                    built.set_aside.push(AsideTenant {
+                        name: name.clone(),
+                        reason: reason.clone(),
+                    });
                     let names = names.filter(|name| !built.by_name.contains_key(name.as_str()));
                     built.aside.extend(names.cloned());
                 }
@@ -163,6 +170,12 @@ impl Tenants {
             None => roles,
         };
         builder.finish()
+    }
+
+    /// What keeps callers out at the moment.
+    pub fn trouble(&self) -> Trouble {
+        let issuers = self.issuers.values().filter_map(|it| it.trouble());
+        Trouble::of(&self.set_aside, issuers)
     }
 
     /// Number of tenants.

@@ -136,7 +136,12 @@ impl Bucket {
 
 impl Objects for Bucket {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
-        list::all(self, prefix).map_err(|failed| failed.of("list", prefix))
+        list::all(self, prefix, false).map_err(|failed| failed.of("list", prefix))
+    }
+
+    fn taken(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        let listed = list::all(self, prefix, true).map_err(|failed| failed.of("list", prefix))?;
+        Ok(listed.into_iter().map(|listed| listed.key).collect())
     }
 
     fn get(&self, key: &str, max: usize) -> Result<Option<Object>, ObjectError> {

@@ -14,8 +14,8 @@ const MAX_OBJECTS: usize = 1_000_000;
 /// Maximum number of invalid keys of a list.
 const MAX_BROKEN: usize = 100;
 
-/// Lists the objects whose keys have a prefix.
-pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> {
+/// Lists the objects whose keys have a prefix, with empty ones or without them.
+pub(super) fn all(bucket: &Bucket, prefix: &str, empty: bool) -> Result<Vec<Listed>, Failed> {
     let folder = format!("{}{prefix}", bucket.prefix);
     let mut found = Vec::new();
     let mut broken = 0;
@@ -33,7 +33,9 @@ pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> 
                 if let Some(last) = objects.iter().map(|meta| meta.location.as_ref()).max() {
                     after = after.map(|_| last.to_owned());
                 }
-                found.extend(objects.iter().filter_map(|meta| listed(bucket, meta)));
+                // An empty object was removed, or stands for a folder.
+                let objects = objects.iter().filter(|meta| empty || meta.size > 0);
+                found.extend(objects.filter_map(|meta| listed(bucket, meta)));
                 if found.len() > MAX_OBJECTS {
                     let reason = format!("the store holds more than {MAX_OBJECTS} objects");
                     return Err(Failed::Error(other(reason)));
@@ -63,6 +65,7 @@ pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> 
                                 .unwrap_or(&path)
                                 .to_owned(),
                             stamp: String::new(),
+                            problem: None,
                         });
                         Some(path)
                     }
@@ -96,11 +99,7 @@ fn last_of(bucket: &Bucket, found: &[Listed]) -> Option<String> {
     Some(format!("{}{last}", bucket.prefix))
 }
 
-/// An object of a list; `None` if it is empty, since then it was removed, or stands for a folder.
 fn listed(bucket: &Bucket, meta: &ObjectMeta) -> Option<Listed> {
-    if meta.size == 0 {
-        return None;
-    }
     let key = meta.location.as_ref().strip_prefix(&bucket.prefix)?;
     let stamp = match &meta.e_tag {
         Some(tag) => tag.clone(),
@@ -109,6 +108,7 @@ fn listed(bucket: &Bucket, meta: &ObjectMeta) -> Option<Listed> {
     Some(Listed {
         key: key.to_owned(),
         stamp,
+        problem: None,
     })
 }
 

@@ -60,6 +60,8 @@ pub(super) fn build(config: &BucketConfig) -> Result<Arc<dyn Service>, Error> {
             }
             let builder = builder
                 .with_bucket_name(bucket)
+                // Not every service of this kind removes several objects with one request.
+                .with_disable_bulk_delete(true)
                 .with_client_options(options)
                 .with_http_connector(connector)
                 .with_retry(retry);

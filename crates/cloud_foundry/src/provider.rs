@@ -217,8 +217,9 @@ impl Provider for CloudFoundry {
                 let before = self.api.pace.requests();
                 self.refresh(&feed, &mut facts).await?;
                 let requests = self.api.pace.requests() - before;
-                let interval = self.interval.max(self.api.pace.pause(requests));
-                let allowed = tokio::time::sleep(self.api.pace.blocked().max(NUDGED));
+                let pause = self.api.pace.pause(requests);
+                let interval = self.interval.max(pause);
+                let allowed = tokio::time::sleep(pause.max(NUDGED));
                 tokio::select! {
                     () = tokio::time::sleep_until(started + interval) => {}
                     () = async {

@@ -119,6 +119,7 @@ fn every_key_that_has_a_counterpart_is_converted() {
         "cf.cache has no",
         "rateLimit",
         "promregator.surprise has no counterpart",
+        "set PROMREGATOR_PASSWORD",
     ] {
         assert!(notes.contains(note), "{notes}");
     }
@@ -145,4 +146,66 @@ fn all_that_is_wrong_is_told_at_once() {
     ] {
         assert!(found.contains(part), "{found}");
     }
+}
+
+/// The table of a file with these keys of Promregator, and its notes.
+fn converted(keys: &str) -> (toml::Table, String) {
+    let converted = convert(&format!("cf.api_host: api\n{keys}"), None).unwrap();
+    let table = converted.toml.parse().unwrap();
+    (table, converted.notes.join("\n"))
+}
+
+#[test]
+fn the_paths_are_served_where_promregator_served_them() {
+    for (given, expected) in [
+        ("", "0.0.0.0:8080"),
+        ("server.address: localhost", "127.0.0.1:8080"),
+        ("server.address: 10.1.2.3", "10.1.2.3:8080"),
+        ("server.address: '::1'", "[::1]:8080"),
+    ] {
+        let (table, _) = converted(given);
+        let address = &table["sources"]["promregator"]["expose"]["address"];
+        assert_eq!(address.as_str(), Some(expected), "{given}");
+    }
+    let (_, notes) = converted("promregator.discovery.port: 81");
+    assert!(notes.contains("discovery.port is 81"), "{notes}");
+}
+
+#[test]
+fn a_long_timeout_lengthens_the_interval() {
+    let interval = |keys: &str| {
+        let (table, _) = converted(keys);
+        let source = &table["sources"]["promregator"];
+        source.get("scrape_interval").map(ToString::to_string)
+    };
+    let of = |millis: u32| format!("promregator.scraping.maxProcessingTime: {millis}");
+    assert_eq!(interval(&of(60_000)), None);
+    assert_eq!(interval(&of(90_000)).as_deref(), Some("\"90000ms\""));
+}
+
+#[test]
+fn authenticators_keep_apart_and_those_that_nothing_declares_are_told() {
+    let named = "promregator:\n  authenticator: {type: basic, basic: {username: global, password: p}}\n  targetAuthenticators:\n  - {id: default, type: basic, basic: {username: named, password: p}}\n  targets:\n  - {authenticatorId: default}\n  - {orgName: o}\n";
+    let (table, _) = converted(named);
+    let source = &table["sources"]["promregator"];
+    for (at, user) in [(0, "named"), (1, "global")] {
+        let select = &table["discovery"]["promregator"]["select"][at];
+        let name = select["authenticator"].as_str().unwrap();
+        let basic = &source["authenticators"][name]["basic_auth"];
+        assert_eq!(basic["username"].as_str(), Some(user), "{name}");
+    }
+    let wrong = |keys: &str| {
+        let wrong = convert(&format!("cf.api_host: api\n{keys}"), None).unwrap_err();
+        wrong[0].to_string()
+    };
+    let unknown = wrong("promregator.targets: [{authenticatorId: x}]");
+    assert!(
+        unknown.contains("targets[0].authenticatorId: is \"x\""),
+        "{unknown}"
+    );
+    let twice = wrong("promregator.targetAuthenticators: [{id: x}, {id: x}]");
+    assert!(
+        twice.contains("targetAuthenticators[1]: has the id"),
+        "{twice}"
+    );
 }

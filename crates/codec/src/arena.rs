@@ -220,7 +220,7 @@ pub struct Arena {
 }
 
 /// Longest text of an arena, in bytes.
-const TEXT_MAX: usize = 2 << 30;
+pub(crate) const TEXT_MAX: usize = 2 << 30;
 
 #[cfg(any(test, feature = "testing"))]
 impl Arena {

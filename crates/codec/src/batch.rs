@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use metrifold_model::{Ack, Caller, Counts, Origin, Tenant, Version};
 
-use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits, Unsent};
+use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits, Room, Unsent};
 use crate::{Arena, SeriesMut, remote_write, snappy};
 
 /// One request's worth of series. Clones share the data.
@@ -28,6 +28,8 @@ pub struct Batch {
     content: Content,
     bodies: Arc<Bodies>,
     limits: Limits,
+    /// Room for decoding, if memory is bounded.
+    room: Option<Arc<dyn Room>>,
 }
 
 /// The form in which the batch's series are known: as a body, as decoded ranges, or both.
@@ -84,6 +86,7 @@ impl Batch {
             content,
             bodies,
             limits: Limits::default(),
+            room: None,
         }
     }
 
@@ -111,7 +114,7 @@ impl Batch {
         };
         Self {
             tenant: (!tenant.is_empty()).then(|| tenant.clone()),
-            limits: Limits::NONE,
+            limits: Limits::ACCEPTED,
             ..Self::new(version, content, Bodies::of(version, body), origin)
         }
     }
@@ -130,7 +133,7 @@ impl Batch {
         let content = Content::Checked(version, counts);
         Self {
             received: 0,
-            limits: Limits::NONE,
+            limits: Limits::ACCEPTED,
             ..Self::new(version, content, Bodies::of(version, body), origin)
         }
     }
@@ -175,9 +178,16 @@ impl Batch {
         self.tenant = Some(tenant);
     }
 
-    /// Drops the request headers, which only transforms read: they keep alive the buffer that the
+    /// Sets the room that decoding takes beyond the size that the body declares, as long as the batch
+    /// is in the hands of its source.
+    pub fn set_room(&mut self, room: Arc<dyn Room>) {
+        self.room = Some(room);
+    }
+
+    /// Drops the room of the source, and the request headers, which only transforms read: they keep alive the buffer that the
     /// request was read into, which a queued batch must not.
     pub fn forget_request(&mut self) {
+        self.room = None;
         let origin = &self.origin;
         if origin.headers.is_empty()
             && origin.params.is_empty()
@@ -288,7 +298,7 @@ impl Batch {
     fn limits(&self) -> &Limits {
         match self.content {
             Content::Received(_) | Content::Decoded(_) => &self.limits,
-            Content::Checked(..) => &Limits::NONE,
+            Content::Checked(..) => &Limits::ACCEPTED,
         }
     }
 
@@ -297,7 +307,8 @@ impl Batch {
         if !matches!(self.content, Content::Decoded(_)) {
             let version = self.body_version();
             let body = self.bodies.get(version).ok_or(DecodeError::Missing)?;
-            let (arena, invalid) = remote_write::decode(version, body, self.limits())?;
+            let (arena, invalid) =
+                remote_write::decode_within(version, body, self.limits(), self.room.as_deref())?;
             if arena.changed {
                 self.bodies = Arc::default();
             }

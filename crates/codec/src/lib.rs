@@ -29,5 +29,5 @@ mod arena;
 mod batch;
 
 pub use arena::{Arena, ArenaBuilder, Label, MetricType, Name, SeriesError, SeriesMut, SeriesRef};
-pub(crate) use arena::{Raw, Series, Span, name_head, name_head_within};
+pub(crate) use arena::{Raw, Series, Span, TEXT_MAX, name_head, name_head_within};
 pub use batch::Batch;

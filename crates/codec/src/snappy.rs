@@ -135,6 +135,9 @@ impl Compressor {
         let Compressor { pending, out } = &mut *compressor;
         out.search(pending);
         let body = out.finish();
+        if pending.capacity() > elements::KEPT {
+            *pending = Vec::new();
+        }
         COMPRESSOR.set(Some(compressor));
         body
     }

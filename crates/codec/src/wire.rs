@@ -26,6 +26,8 @@ pub enum WireError {
     TooMany(Parts),
     /// Well-formed, but with more bytes than are allowed once every reference is replaced by its text.
     Expands,
+    /// Well-formed, but with more bytes in that form than there is memory for at the moment.
+    NoRoom,
 }
 
 /// Kinds of parts whose number in a request is bounded.
@@ -60,6 +62,7 @@ impl fmt::Display for WireError {
             Self::Utf8 => write!(f, "string is not valid UTF-8"),
             Self::FirstSymbol => write!(f, "first symbol is not the empty string"),
             Self::TooMany(parts) => write!(f, "too many {parts}"),
+            Self::NoRoom => f.write_str("memory is short"),
             Self::Expands => write!(
                 f,
                 "labels, exemplars and metadata take too many bytes when written out"

@@ -195,7 +195,10 @@ fn advice(reason: Reason) -> &'static str {
             "see the endpoint's own log for why it fails on this series, and the series with `metrifold \
              dead-letters list` if there is a data_dir"
         }
-        Reason::TooLarge => "raise the endpoint's limit for the size of a request",
+        Reason::TooLarge => {
+            "raise the endpoint's limit for the size of a request; what cannot be encoded at all is seen with \
+             `metrifold dead-letters list` if there is a data_dir"
+        }
         Reason::TooOld => {
             "fix the endpoint or the access to it, or raise retry.max_age (queue.max_age for a queue on disk)"
         }

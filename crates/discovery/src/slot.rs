@@ -170,6 +170,9 @@ impl Slot {
         if inner.options.type_name != options.type_name {
             let meters = ProviderMeters::new(&self.telemetry, &self.name, &options.type_name);
             *locked(&self.meters) = Arc::new(meters);
+            // Facts of one type say nothing to users of another. Otherwise they hold as long as the
+            // targets that they are about: until the new provider shares its own.
+            *locked(&self.beside) = None;
         }
         if inner.options.question != options.question {
             inner.inherited = !inner.groups.is_empty();
@@ -178,7 +181,6 @@ impl Slot {
             inner.left_out = Default::default();
         }
         inner.options = options;
-        *locked(&self.beside) = None;
         self.publish(&mut inner, None);
         Feed {
             slot: Arc::clone(self),

@@ -44,7 +44,7 @@ use serde::Deserialize;
 use metrifold_base::keys::{Shape, Shaped};
 use metrifold_base::{Address, Problems, keys};
 use metrifold_files::NamedFiles;
-use metrifold_http::{AccessBy, Authorization, BasicAuth, auth};
+use metrifold_http::{AccessBy, Authorization, BasicAuth, ServerTls, auth};
 
 use crate::component::{Resource, SinkConfig, SourceConfig, TransformConfig};
 use crate::memory::Bounds;
@@ -116,6 +116,8 @@ keys! {
         pub authorization: Option<Authorization> = optional,
         /// Allow reads from other machines without credentials, as the status page needs them. By default, only callers on this machine can read without credentials. Health, readiness and metrics are always public.
         pub remote_reads: bool = default(false),
+        /// TLS settings of the admin API. Unset, it serves plain HTTP.
+        pub tls: Option<ServerTls> = optional,
         /// Access control: with `tenants`, callers must authenticate as a tenant under `[tenants.NAME]` and have the permission `admin` there, also on this machine. Excludes `basic_auth`, `authorization` and `remote_reads`.
         pub access: Option<AccessBy> = unset("tenants"),
     }
@@ -137,6 +139,10 @@ impl TableConfig for ApiConfig {
             let help = "remove basic_auth, authorization and remote_reads";
             problems.at("access", what).help(help);
         }
+        if let Some(tls) = &self.tls {
+            tls.validate("tls", problems);
+            AccessBy::validate_tls(self.access, tls, problems);
+        }
         for (place, host) in self.hosts.iter().enumerate() {
             let authority = host.parse::<http::uri::Authority>();
             if !authority.is_ok_and(|authority| authority.host() == host) {
@@ -148,7 +154,9 @@ impl TableConfig for ApiConfig {
 
     fn files(&self) -> Vec<&Path> {
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
-        auth::files(basic_auth, authorization, None).collect()
+        let tls = self.tls.iter().flat_map(ServerTls::files);
+        tls.chain(auth::files(basic_auth, authorization, None))
+            .collect()
     }
 
     fn resources(&self) -> Vec<Resource> {
@@ -220,6 +228,11 @@ impl Config {
     /// The admin API; `None` if it is off.
     pub fn api(&self) -> Option<&ApiConfig> {
         self.tables.get()
+    }
+
+    /// A number that differs if `[api]` or the content of its files does; `None` if it is off.
+    pub fn api_print(&self) -> Option<u64> {
+        Some(self.tables.0.get(ApiConfig::NAME)?.print())
     }
 
     /// Settings of the ledgers of sinks.

@@ -24,6 +24,7 @@ use metrics::Gauge;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use metrifold_base::within_share;
+use metrifold_codec::remote_write::Room;
 use metrifold_telemetry::{Metric, Telemetry};
 
 pub use reservation::{Reservation, Sizes};
@@ -121,6 +122,46 @@ pub struct Permit {
     peer: IpAddr,
     lesser: bool,
     taken: Amount,
+    /// Whether it stands for a request, and not for more memory of one that has another permit.
+    is_request: bool,
+}
+
+/// Memory that a request takes once it is written out, beyond what its source has taken for it; given
+/// back when the request is in the queues, which count it themselves.
+#[derive(Debug)]
+pub(crate) struct Expansion(Mutex<Option<Permit>>);
+
+impl Expansion {
+    /// Gives the memory back. Later needs are not counted here.
+    pub(crate) fn end(&self) {
+        *self.permit() = None;
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<Permit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room for Expansion {
+    fn take(&self, bytes: usize) -> bool {
+        let amount = Amount {
+            in_flight: 0,
+            memory: bytes as u64,
+        };
+        let mut permit = self.permit();
+        permit
+            .as_mut()
+            .is_none_or(|permit| permit.take(amount).is_ok())
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Permit")
+            .field("peer", &self.peer)
+            .field("taken", &self.taken)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Amount {
@@ -241,6 +282,21 @@ impl Budget {
             peer,
             lesser,
             taken: Amount::default(),
+            is_request: true,
+        })
+    }
+
+    /// An account of the expansion of a request of this peer; `None` if memory is not bounded.
+    pub(crate) fn expansion(&self, peer: IpAddr) -> Option<Arc<Expansion>> {
+        let is_bound = self.account().bounds.requests.is_some();
+        is_bound.then(|| {
+            Arc::new(Expansion(Mutex::new(Some(Permit {
+                budget: self.clone(),
+                peer,
+                lesser: false,
+                taken: Amount::default(),
+                is_request: false,
+            }))))
         })
     }
 
@@ -322,10 +378,11 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.give_back(self.taken);
         let mut account = self.budget.account();
-        account.requests -= 1;
+        let one = usize::from(self.is_request);
+        account.requests -= one;
         if let Some(peer) = account.by_peer.get_mut(&self.peer) {
-            peer.requests -= 1;
-            if peer.requests == 0 {
+            peer.requests -= one;
+            if peer.requests == 0 && peer.taken == Amount::default() {
                 account.by_peer.remove(&self.peer);
             }
         }

@@ -23,20 +23,47 @@ pub fn text(status: StatusCode, text: &str) -> Response {
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    if status.is_client_error() {
+    if is_error(status) {
         response.extensions_mut().insert(Reason(text.into()));
     }
     response
 }
 
-/// An error in the format of Prometheus' API.
-pub fn json_error(status: StatusCode, error_type: &str, error: &str) -> Response {
-    let text = json!({ "status": "error", "errorType": error_type, "error": error }).to_string();
-    let mut response = self::text(status, error);
-    *response.body_mut() = Body::from(format!("{text}\n"));
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+/// An error in the format of Prometheus' API, in one line.
+pub fn json_error(status: StatusCode, error: &str) -> Response {
+    in_json(text(status, error))
+}
+
+/// An answer with its error in the format of Prometheus' API, if it is one in plain text.
+pub fn in_json(mut response: Response) -> Response {
+    let status = response.status();
+    let Some(Reason(error)) = response.extensions().get() else {
+        return response;
+    };
+    let error = json!({ "status": "error", "errorType": error_type(status), "error": **error });
+    *response.body_mut() = Body::from(format!("{error}\n"));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+/// The `errorType` of Prometheus' API for a status.
+fn error_type(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthorized",
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::GATEWAY_TIMEOUT => "timeout",
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::BAD_GATEWAY => "unavailable",
+        _ if status.is_client_error() => "bad_data",
+        _ => "internal",
+    }
 }
 
 /// An answer in plain text with `Retry-After`.
@@ -85,5 +112,40 @@ mod tests {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "queue is full\n");
         assert_eq!(empty(StatusCode::NO_CONTENT).status(), 204);
+    }
+
+    #[tokio::test]
+    async fn only_errors_are_put_in_json_and_their_other_headers_stay() {
+        let read = async |response: Response| {
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        for status in [200, 202] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(read(in_json(text(status, "well"))).await, "well\n");
+        }
+        for (status, error_type) in [
+            (400, "bad_data"),
+            (401, "unauthorized"),
+            (403, "forbidden"),
+            (404, "not_found"),
+            (405, "bad_data"),
+            (413, "bad_data"),
+            (415, "bad_data"),
+            (429, "unavailable"),
+            (500, "internal"),
+            (502, "unavailable"),
+            (503, "unavailable"),
+            (504, "timeout"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = in_json(in_json(retry_after(status, 7, "two\nlines")));
+            assert_eq!(answer.headers()[RETRY_AFTER], "7");
+            assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
+            let text = read(answer).await;
+            let error =
+                format!(r#"{{"error":"two\nlines","errorType":"{error_type}","status":"error"}}"#);
+            assert_eq!(text, format!("{error}\n"));
+        }
     }
 }

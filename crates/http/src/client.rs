@@ -1,19 +1,17 @@
 //! The client of the data path: posts bodies over pooled connections and reports the outcome.
 
 pub(crate) mod connector;
+mod pool;
 
 use std::error::Error as StdError;
 use std::time::Duration;
 use std::{fmt, io};
 
-use http::header::PROXY_AUTHORIZATION;
-use http::uri::Scheme;
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,7 +20,8 @@ use metrifold_base::{BuildError, Endpoint, foreign};
 use super::auth::BasicAuth;
 use super::body::Body;
 use super::tls::{ClientTls, Pem};
-use crate::client::connector::{Born, Connector, tls_error};
+use crate::client::connector::{Connector, tls_error};
+use crate::client::pool::{Line, Pool, Server};
 use crate::describe::{chain, place};
 
 /// Bytes of an answer's body that are kept for messages; secrets are searched for within these.
@@ -39,12 +38,8 @@ const DRAIN: usize = 64 << 10;
 /// sender may be waiting.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Read buffer of a connection, which bounds the memory for an answer that is read slowly. The head
-/// of an answer must fit in, too.
-const BUFFER: usize = 32 << 10;
-
-/// Time after which an idle connection is closed.
-const IDLE: Duration = Duration::from_secs(90);
+/// The target of a URL without a path.
+const ROOT: PathAndQuery = PathAndQuery::from_static("/");
 
 /// Connection settings of a [`Client`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +64,8 @@ pub struct ClientConfig {
 /// Sends requests. Clones share the connections.
 #[derive(Clone)]
 pub struct Client {
-    inner: legacy::Client<Connector, Body>,
     connector: Connector,
-    max_age: Duration,
+    pool: Pool,
 }
 
 /// An endpoint's answer.
@@ -153,17 +147,9 @@ impl Client {
     ///
     /// Fails when a certificate or key cannot be read or used.
     pub fn with_pem(config: &ClientConfig, pem: &Pem) -> Result<Self, BuildError> {
-        let connector = Connector::new(config, pem)?;
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(config.connections)
-            .http1_max_buf_size(BUFFER)
-            .build(connector.clone());
         Ok(Self {
-            inner,
-            connector,
-            max_age: config.max_age,
+            connector: Connector::new(config, pem)?,
+            pool: Pool::new(config.connections, config.max_age),
         })
     }
 
@@ -216,31 +202,59 @@ impl Client {
         body: impl Into<Body>,
         timeout: Duration,
     ) -> Result<http::Response<Body>, TransportError> {
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            let what = format!("{}: a request needs a whole URL", place(uri));
+            return Err(TransportError::new(TransportKind::Other, what));
+        };
+        let server = (scheme.clone(), authority.clone());
+        let mut target = Uri::from(uri.path_and_query().cloned().unwrap_or(ROOT));
         // A proxy without a tunnel reads the request itself.
-        if uri.scheme() != Some(&Scheme::HTTPS)
-            && let Some(shown) = self.connector.proxy_authorization().await?
-        {
-            headers.insert(PROXY_AUTHORIZATION, shown);
+        if *scheme != Scheme::HTTPS && self.connector.is_proxied() {
+            target = uri.clone();
+            if let Some(shown) = self.connector.proxy_authorization().await? {
+                headers.insert(PROXY_AUTHORIZATION, shown);
+            }
+        }
+        if !headers.contains_key(HOST) {
+            headers.insert(HOST, host(uri)?);
         }
         let mut request = http::Request::new(body.into());
         *request.method_mut() = method;
-        *request.uri_mut() = uri.clone();
+        *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        let connection = capture_connection(&mut request);
-        match tokio::time::timeout(timeout, self.inner.request(request)).await {
-            Ok(Ok(answer)) => {
-                let born = answer.extensions().get::<Born>();
-                if born.is_some_and(|born| born.0.elapsed() >= self.max_age)
-                    && let Some(connection) = &*connection.connection_metadata()
-                {
-                    connection.poison();
-                }
-                Ok(answer.map(Body::stream))
-            }
-            Ok(Err(error)) => Err(explain(uri, &error)),
-            Err(_) => {
+        let answer = self.send(uri, server, request);
+        tokio::time::timeout(timeout, answer)
+            .await
+            .unwrap_or_else(|_| {
                 let what = format!("no answer from {} within {timeout:?}", place(uri));
                 Err(TransportError::new(TransportKind::Timeout, what))
+            })
+    }
+
+    /// Sends a request on an idle connection, or else on a new one.
+    async fn send(
+        &self,
+        uri: &Uri,
+        server: Server,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, TransportError> {
+        loop {
+            let kept = self.pool.take(&server);
+            let used = kept.is_some();
+            let mut line = match kept {
+                Some(line) => line,
+                None => {
+                    let io = self.connector.connect(uri).await?;
+                    Line::new(io).await.map_err(|error| explain(uri, &error))?
+                }
+            };
+            match line.send(request).await {
+                Ok(answer) => return Ok(self.pool.answer(server, line, answer)),
+                Err(mut error) => match error.take_message() {
+                    // It was closed before anything was sent.
+                    Some(unsent) if used => request = unsent,
+                    _ => return Err(explain(uri, error.error())),
+                },
             }
         }
     }
@@ -250,6 +264,23 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
+}
+
+/// The value of `Host` for a URL.
+fn host(uri: &Uri) -> Result<HeaderValue, TransportError> {
+    let name = uri.host().unwrap_or_default();
+    let usual = match uri.scheme() == Some(&Scheme::HTTPS) {
+        true => 443,
+        false => 80,
+    };
+    let value = match uri.port_u16().filter(|port| *port != usual) {
+        Some(port) => HeaderValue::try_from(format!("{name}:{port}")),
+        None => HeaderValue::from_str(name),
+    };
+    value.map_err(|error| {
+        let what = format!("{}: host is not valid: {error}", place(uri));
+        TransportError::new(TransportKind::Other, what)
+    })
 }
 
 /// Reads as much of a body as pays off, and keeps its beginning.
@@ -269,13 +300,10 @@ async fn drain(mut body: Body, excerpt: &mut Vec<u8>) {
 }
 
 /// Determines the kind of a failure.
-fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
+fn explain(uri: &Uri, error: &hyper::Error) -> TransportError {
     let mut kind = TransportKind::Other;
     let mut source: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(cause) = source {
-        if let Some(error) = cause.downcast_ref::<TransportError>() {
-            return error.clone();
-        }
         if let Some(error) = cause.downcast_ref::<hyper::Error>()
             && error.is_user()
         {
@@ -312,9 +340,7 @@ fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
         TransportKind::Body => "body of the request broke off",
         _ => "request failed",
     };
-    // hyper-util's own message ("client error (SendRequest)") is of no use.
-    let cause = error.source().map_or_else(|| error.to_string(), chain);
-    TransportError::new(kind, format!("{}: {what}: {cause}", place(uri)))
+    TransportError::new(kind, format!("{}: {what}: {}", place(uri), chain(error)))
 }
 
 #[cfg(test)]

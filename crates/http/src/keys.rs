@@ -76,6 +76,18 @@ keys! {
     }
 }
 
+impl AccessBy {
+    /// Reports at the key `tls` a check of client certificates that this access does not make.
+    pub fn validate_tls(access: Option<Self>, tls: &ServerTls, problems: &mut Problems) {
+        if access.is_none() && tls.client_auth == ClientAuth::Tenants {
+            let what = "with client_auth = \"tenants\", tenants verify client certificates, but this listener has no tenants";
+            problems
+                .at("tls.client_auth", what)
+                .help("set access = \"tenants\"");
+        }
+    }
+}
+
 impl ListenerKeys {
     /// A listener for these methods of a path.
     pub fn listen(&self, path: &str, methods: Methods) -> Listen {
@@ -127,12 +139,8 @@ impl ServerKeys {
             let help = "remove basic_auth and authorization, and write them under [tenants.NAME]";
             problems.at("access", what).help(help);
         }
-        let tls = self.keys.tls.as_ref();
-        if self.access.is_none() && tls.is_some_and(|tls| tls.client_auth == ClientAuth::Tenants) {
-            let what = "with client_auth = \"tenants\", tenants verify client certificates, but this listener has no tenants";
-            problems
-                .at("tls.client_auth", what)
-                .help("set access = \"tenants\"");
+        if let Some(tls) = &self.keys.tls {
+            AccessBy::validate_tls(self.access, tls, problems);
         }
     }
 

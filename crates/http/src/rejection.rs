@@ -1,7 +1,6 @@
 //! Answers for a [`Rejection`]: the only place that maps its kinds to statuses.
 
 use http::StatusCode;
-use http::header;
 
 use metrifold_model::{Rejection, RejectionKind, Retry};
 
@@ -53,32 +52,7 @@ pub fn answer(rejection: &Rejection) -> Response {
 
 /// The answer in the format of Prometheus' API.
 pub fn json(rejection: &Rejection) -> Response {
-    let mut response = answer::json_error(
-        status(rejection.kind),
-        error_type(rejection.kind),
-        &rejection.reason,
-    );
-    if let Some(secs) = retry_after(rejection) {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, secs.into());
-    }
-    response
-}
-
-/// The `errorType` of Prometheus' API for a kind.
-fn error_type(kind: RejectionKind) -> &'static str {
-    match kind {
-        RejectionKind::Invalid | RejectionKind::TooLarge => "bad_data",
-        RejectionKind::NotFound => "not_found",
-        RejectionKind::TimedOut => "timeout",
-        RejectionKind::Internal => "internal",
-        RejectionKind::Unauthenticated => "unauthorized",
-        RejectionKind::Forbidden => "forbidden",
-        RejectionKind::Limited | RejectionKind::Unavailable | RejectionKind::Unreachable => {
-            "unavailable"
-        }
-    }
+    answer::in_json(answer(rejection))
 }
 
 #[cfg(test)]

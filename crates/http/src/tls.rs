@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -15,8 +16,8 @@ use rustls::pki_types::{
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use x509_parser::extensions::GeneralName;
 
@@ -443,6 +444,28 @@ impl ClientTls {
     }
 }
 
+/// A client's configuration that accepts the certificate in a file, under any name, and no other one.
+///
+/// # Errors
+///
+/// Fails when the file cannot be read.
+pub fn pinned(cert_file: &Path) -> Result<ClientConfig, BuildError> {
+    let mut chain = at("tls.cert_file", certificates(cert_file))?;
+    // `certificates` returns at least one.
+    let verifier = Verifier {
+        trust: Trust::One(chain.swap_remove(0)),
+        name: None,
+        provider: provider(),
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError::new("tls", error))?;
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    Ok(builder.with_no_client_auth())
+}
+
 /// Makes aws-lc-rs the crypto provider of the process, for libraries that use the default (such as
 /// reqwest). Has no effect if there is one already.
 pub fn install_crypto_provider() {
@@ -455,6 +478,58 @@ pub fn install_crypto_provider() {
 pub fn issuer_name(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     Some(certificate.issuer().as_raw().to_vec())
+}
+
+/// What expires in a PEM file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiring {
+    /// Certificates, at least one of which is not an authority's.
+    Certificate,
+    /// Certificates of authorities only.
+    Authority,
+    /// Revocation lists.
+    RevocationList,
+}
+
+impl Expiring {
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Authority => "authority",
+            Self::RevocationList => "revocation_list",
+        }
+    }
+}
+
+/// What a file in PEM holds, and when it expires: when the first certificate or list does. Of authorities,
+/// a file may still hold old ones beside their successors, so that those that have expired at `now` count
+/// only if all have. `None` if it holds nothing that expires.
+pub fn expiry(pem: &[u8], now: SystemTime) -> Option<(Expiring, SystemTime)> {
+    let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let mut times = Vec::new();
+    let mut of_authorities = true;
+    for der in CertificateDer::pem_slice_iter(pem).filter_map(Result::ok) {
+        let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else {
+            continue;
+        };
+        of_authorities &= certificate.is_ca();
+        times.push(at(certificate.validity().not_after.timestamp()));
+    }
+    if !times.is_empty() && !of_authorities {
+        return Some((Expiring::Certificate, times.into_iter().min()?));
+    }
+    if !times.is_empty() {
+        let valid = times.iter().filter(|time| **time > now).min();
+        let time = valid.or(times.iter().max()).copied()?;
+        return Some((Expiring::Authority, time));
+    }
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem).filter_map(Result::ok);
+    let times = lists.filter_map(|der| {
+        let (_, list) = x509_parser::parse_x509_crl(&der).ok()?;
+        Some(at(list.next_update()?.timestamp()))
+    });
+    Some((Expiring::RevocationList, times.min()?))
 }
 
 /// The owner in a client certificate, which must have been verified.
@@ -494,6 +569,7 @@ pub fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate>
 enum Trust {
     System,
     Given(Arc<WebPkiServerVerifier>),
+    One(CertificateDer<'static>),
     Anybody,
 }
 
@@ -517,6 +593,10 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verifier = match &self.trust {
             Trust::Anybody => return Ok(ServerCertVerified::assertion()),
+            Trust::One(certificate) if certificate == end_entity => {
+                return Ok(ServerCertVerified::assertion());
+            }
+            Trust::One(_) => return Err(rustls::CertificateError::UnknownIssuer.into()),
             Trust::Given(verifier) => verifier,
             Trust::System => system_verifier()?,
         };
@@ -661,5 +741,56 @@ fn name(name: &GeneralName<'_>) -> Option<AlternativeName> {
             v4.or(v6).ok().map(AlternativeName::Ip)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn certificate(year: i32, of_authority: bool) -> String {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(year, 1, 1);
+        if of_authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().pem()
+    }
+
+    #[test]
+    fn an_old_authority_counts_only_while_it_is_the_last_and_an_old_certificate_always() {
+        let at = |year: i32| {
+            UNIX_EPOCH + Duration::from_secs(date_time_ymd(year, 1, 1).unix_timestamp() as u64)
+        };
+        let f = |all: &[(i32, bool)]| {
+            let pem: String = all
+                .iter()
+                .map(|(year, ca)| certificate(*year, *ca))
+                .collect();
+            expiry(pem.as_bytes(), at(2020))
+        };
+        use Expiring::{Authority, Certificate};
+        assert_eq!(
+            f(&[(2019, true), (2031, true), (2030, true)]),
+            Some((Authority, at(2030)))
+        );
+        assert_eq!(
+            f(&[(2018, true), (2019, true)]),
+            Some((Authority, at(2019)))
+        );
+        assert_eq!(
+            f(&[(2019, false), (2030, true)]),
+            Some((Certificate, at(2019)))
+        );
+        assert_eq!(
+            f(&[(2031, false), (2030, true)]),
+            Some((Certificate, at(2030)))
+        );
+        assert_eq!(f(&[]), None);
+        let key = KeyPair::generate().unwrap().serialize_pem();
+        assert_eq!(expiry(key.as_bytes(), at(2020)), None);
     }
 }

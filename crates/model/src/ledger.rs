@@ -5,7 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::Counts;
+use crate::{Counts, RejectionKind};
 
 /// Reason why samples were dropped. A queue on disk stores the codes: they are permanent, and a
 /// code is never reassigned.
@@ -22,7 +22,7 @@ pub enum Reason {
     Abandoned = 16,
     /// A series of the batch breaks the rules of remote write.
     Invalid = 17,
-    /// A single series is larger than the endpoint accepts.
+    /// A single series is larger than the endpoint accepts, or a batch than can be encoded.
     TooLarge = 18,
     /// The endpoint stored only a part of the request.
     Partial = 19,
@@ -88,6 +88,14 @@ impl Reason {
         Self::Isolated,
         Self::Other,
     ];
+
+    /// The reason for a batch that was rejected while it was decoded or encoded.
+    pub fn of_rejected(kind: RejectionKind) -> Self {
+        match kind {
+            RejectionKind::TooLarge => Self::TooLarge,
+            _ => Self::Invalid,
+        }
+    }
 
     /// The code on disk.
     pub fn code(self) -> u8 {

@@ -19,7 +19,8 @@ impl Expr {
         let bytes = input.as_bytes();
         // Whole blocks are looked at, which the compiler makes fast.
         let are_plain = |block: &[u8]| block.iter().fold(true, |all, byte| all & is_plain(*byte));
-        if !bytes.chunks(BLOCK).all(are_plain) || self.implicit_info().next().is_some() {
+        let is_plain = bytes.chunks(BLOCK).all(are_plain) && !has_dotted_word(bytes);
+        if !is_plain || self.implicit_info().next().is_some() {
             return None;
         }
         let mut places = Vec::new();
@@ -76,6 +77,25 @@ fn is_plain(byte: u8) -> bool {
     is_shown & (byte != b'#') & (byte != b'\\') & (byte != b'`')
 }
 
+/// Whether a word goes on with a dot. Parsers that allow dots in names without quotes read `bool.5` as the
+/// name of a metric, and others as a keyword and a number.
+fn has_dotted_word(bytes: &[u8]) -> bool {
+    if !bytes.contains(&b'.') {
+        return false;
+    }
+    let (mut quote, mut before) = (None, b' ');
+    for byte in bytes {
+        match (quote, *byte) {
+            (Some(end), byte) if byte == end => quote = None,
+            (None, b'"' | b'\'') => quote = Some(*byte),
+            (None, b'.') if before.is_ascii_alphabetic() || b"_:".contains(&before) => return true,
+            _ => {}
+        }
+        before = *byte;
+    }
+    false
+}
+
 fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n')
 }
@@ -108,6 +128,10 @@ mod tests {
             ),
             ("info(x, {a=\"b\"})", r#"info(x{t="a"}, {t="a",a="b"})"#),
             ("vector(1)", "vector(1)"),
+            (
+                "up{a='b.c\"d.e'} > 0.5 + c",
+                "up{t=\"a\",a='b.c\"d.e'} > 0.5 + c{t=\"a\"}",
+            ),
         ] {
             assert_eq!(inserted(input).as_deref(), Some(expected), "{input}");
         }
@@ -122,6 +146,8 @@ mod tests {
             "up{a=\"ö\"}",
             "up\r",
             "info(up)",
+            "up == bool.5",
+            "up{a='b.c'} > BOOL.5",
         ] {
             assert_eq!(inserted(input), None, "{input}");
         }

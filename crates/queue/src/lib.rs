@@ -16,6 +16,7 @@
 )]
 
 mod accounts;
+mod clock;
 pub mod disk;
 mod holdings;
 mod item;
@@ -28,11 +29,12 @@ use std::time::Duration;
 use metrifold_base::{Period, Problems, Size, keys, words};
 
 pub use accounts::Accounts;
+pub use clock::{age, now_millis};
 pub use holdings::{Holdings, InFlight, InFlightMark};
 pub use item::{Incoming, Progress, Queued, Tracked, tally};
 pub use lane::{Lane, OrderedBy};
 pub use memory::{Held, Pushed, Queue};
-pub use spill::{LONGEST_RETRY, LOOK_AGAIN, Spill, Taken, now_millis};
+pub use spill::{LONGEST_RETRY, LOOK_AGAIN, Spill, Taken};
 
 keys! {
     /// `queue = { type = "disk", max_bytes = "4GiB" }`.

@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -139,12 +139,6 @@ enum Unspilled {
 /// The name of a tenant on disk; empty for no tenant.
 fn key(tenant: &Option<Tenant>) -> Tenant {
     tenant.clone().unwrap_or_default()
-}
-
-/// Milliseconds since 1970, the unit of times in records.
-pub fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Spill {

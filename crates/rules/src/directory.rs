@@ -32,14 +32,13 @@ mod names;
 mod versions;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 use crate::disk::{self, Disk, WriteError};
-use crate::file::{Checks, RuleFile, any_expr};
+use crate::file::{Checks, Limits, RuleFile, any_expr};
 use crate::{Change, RuleSet, StoredFile, Tenant, TenantRules};
 pub use names::decode_name;
 use versions::{Known, Layout};
@@ -125,6 +124,7 @@ impl RulesDirectory {
         let folder = self.layout.path();
         let checks = Checks {
             thanos: true,
+            limits: Limits::OWN,
             ..Checks::new(&any_expr)
         };
         let mut held = RuleSet::default();
@@ -132,7 +132,7 @@ impl RulesDirectory {
             let Some((tenant, file)) = decode_name(name) else {
                 continue;
             };
-            let text = fs::read(folder.join(name)).unwrap_or_default();
+            let text = disk::read(&folder.join(name), disk::MAX_FILE).unwrap_or_default();
             let Ok(parsed) = RuleFile::parse(&text, &checks) else {
                 continue;
             };

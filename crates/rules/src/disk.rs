@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use metrifold_base::{FileError, read_file};
+
 pub use error::WriteError;
 
 /// Number of threads that sync files, and of files from which they pay.
@@ -203,6 +205,17 @@ impl Written {
         let stat = stat.map_err(WriteError::io("look at", &self.path))?;
         Ok(Stat::new(&stat))
     }
+}
+
+/// Maximum size of a file of rules that this process has written, in bytes.
+pub(crate) const MAX_FILE: u64 = 1 << 30;
+
+/// Reads a regular file of at most `max` bytes.
+pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    read_file(path, max).map_err(|error| match error {
+        FileError::Io(error) => error,
+        refused => io::Error::other(refused.to_string()),
+    })
 }
 
 /// Metadata that shows whether a file was modified.

@@ -30,10 +30,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use metrifold_base::read_text;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, Lock, WriteError, found};
-use crate::file::{Checks, Group, RuleFile, any_expr};
+use crate::disk::{self, Disk, Lock, WriteError, found};
+use crate::file::{Checks, Group, Limits, RuleFile, any_expr};
 use crate::write::{is_printable, write_group};
 use crate::{RuleSet, StoredFile, Tenant, TenantRules};
 pub use names::{NamedGroup, named_groups};
@@ -100,9 +101,7 @@ impl RulesDocument {
     /// Reads the rules in the file. Unreadable groups are left out.
     pub fn held(&self) -> RuleSet {
         match self.size() {
-            Ok(Some(size)) if size <= MAX_HELD => {
-                read(&fs::read_to_string(&self.path).unwrap_or_default())
-            }
+            Ok(Some(_)) => read(&read_text(&self.path, MAX_HELD).unwrap_or_default()),
             _ => RuleSet::default(),
         }
     }
@@ -117,7 +116,7 @@ impl RulesDocument {
         self.clean()?;
         let text = text(set);
         let present = match self.size()? {
-            Some(size) if size == text.len() as u64 => fs::read(&self.path).ok(),
+            Some(size) if size == text.len() as u64 => disk::read(&self.path, size).ok(),
             _ => None,
         };
         if present.is_some_and(|present| present == text.as_bytes()) {
@@ -242,6 +241,7 @@ fn push_json(text: &mut String, note: &Note<'_>) {
 fn read(text: &str) -> RuleSet {
     let checks = Checks {
         thanos: true,
+        limits: Limits::OWN,
         ..Checks::new(&any_expr)
     };
     let mut tenants: BTreeMap<Tenant, BTreeMap<Arc<str>, Vec<Group>>> = BTreeMap::new();

@@ -136,6 +136,16 @@ impl Limits {
         nodes: 1_000_000,
         problems: 100,
     };
+
+    /// Limits of files that this program wrote: far above those of the sources, as a file that cannot be
+    /// read counts as empty, and low enough for one that somebody else has changed since.
+    pub(crate) const OWN: Self = Self {
+        bytes: 1 << 30,
+        groups: 10_000_000,
+        rules: 10_000_000,
+        nodes: 100_000_000,
+        problems: 1,
+    };
 }
 
 impl Default for Limits {

@@ -67,6 +67,17 @@ pub trait Objects: Debug + Send + Sync {
     /// Fails with [`ObjectError::Changed`] if the object does not have the expected state.
     fn delete(&self, key: &str, expected: Expected<'_>) -> Result<(), ObjectError>;
 
+    /// Lists the keys below a prefix that are taken, with those of removed objects where the store cannot
+    /// do without them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does not answer.
+    fn taken(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        let listed = self.list(prefix)?.into_iter();
+        Ok(listed.map(|listed| listed.key).collect())
+    }
+
     /// Whether a write is retried after a lost answer, so that [`ObjectError::Changed`] may be caused
     /// by the first attempt of the same write.
     fn repeats(&self) -> bool {
@@ -86,6 +97,8 @@ pub struct Listed {
     pub key: String,
     /// Opaque text that changes with the object; empty if it is unknown.
     pub stamp: String,
+    /// Why the store cannot tell whether the object has changed, if it cannot. It is not read then.
+    pub problem: Option<String>,
 }
 
 /// An object.
@@ -215,8 +228,9 @@ pub struct Change<'a> {
     pub action: Action,
 }
 
-/// Files of a store, each with its stamp, and the keys of objects that are no rule files.
-pub type Contents = (Vec<(Place, String)>, Vec<String>);
+/// Files of a store, each with its stamp, or with the reason why that is not known, and the keys of
+/// objects that are no rule files.
+pub type Contents = (Vec<(Place, Result<String, String>)>, Vec<String>);
 
 /// The rule files of all tenants.
 #[derive(Debug)]
@@ -226,7 +240,12 @@ pub struct Store {
     max_bytes: usize,
     /// Number of versions of a file that the history keeps.
     keep: usize,
+    /// Number of removed files of a tenant whose history is kept.
+    keep_removed: usize,
 }
+
+/// Number of removed files of a tenant whose history is kept by default.
+pub const KEEP_REMOVED: usize = 100;
 
 /// Location of a file in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,7 +264,29 @@ impl Store {
             objects,
             max_bytes,
             keep,
+            keep_removed: KEEP_REMOVED,
         }
+    }
+
+    /// With the history of the newest `keep_removed` removed files of each tenant.
+    #[must_use]
+    pub fn keeping_removed(self, keep_removed: usize) -> Self {
+        Self {
+            keep_removed,
+            ..self
+        }
+    }
+
+    /// Number of names that files of a tenant have, or had where the store keeps those of removed ones;
+    /// a file that does not exist is counted as well.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does not answer.
+    pub fn names_with(&self, place: &Place) -> Result<usize, StoreError> {
+        let key = place.key()?;
+        let taken = self.objects.taken(&format!("{FILES}{}/", place.tenant))?;
+        Ok(taken.len() + usize::from(!taken.contains(&key)))
     }
 
     /// Lists the files of a tenant, or of all tenants.
@@ -259,9 +300,14 @@ impl Store {
             None => FILES.to_owned(),
         };
         let (mut files, mut foreign) = (Vec::new(), Vec::new());
-        for Listed { key, stamp } in self.objects.list(&prefix)? {
+        for listed in self.objects.list(&prefix)? {
+            let Listed {
+                key,
+                stamp,
+                problem,
+            } = listed;
             match place_of(&key) {
-                Some(place) => files.push((place, stamp)),
+                Some(place) => files.push((place, problem.map_or(Ok(stamp), Err))),
                 None => foreign.push(key),
             }
         }
@@ -361,7 +407,7 @@ impl Store {
                 None => self.objects.delete(&key, expected),
             };
             match made {
-                Ok(()) => return Ok(self.made(place)),
+                Ok(()) => return Ok(self.made(place, text)),
                 Err(ObjectError::Changed) => {
                     // If the answer to a first attempt was lost, the conflict is with this very write,
                     // unless another writer has recorded the same text since.
@@ -370,7 +416,7 @@ impl Store {
                         && now.as_ref().map(|now| &now.text[..]) == text
                         && !self.is_noted_by_others(place, text, &before, &noted)?
                     {
-                        return Ok(self.made(place));
+                        return Ok(self.made(place, text));
                     }
                     let _ = self.objects.delete(&noted, Expected::Any);
                 }
@@ -382,8 +428,11 @@ impl Store {
     }
 
     /// Prunes the history after a change, which a failure to do so does not undo.
-    fn made(&self, place: &Place) -> bool {
+    fn made(&self, place: &Place, text: Option<&[u8]>) -> bool {
         let _ = self.prune(place);
+        if text.is_none() {
+            let _ = self.prune_removed(&place.tenant);
+        }
         true
     }
 }
@@ -443,12 +492,16 @@ fn place_of(key: &str) -> Option<Place> {
     place.key().is_ok().then_some(place)
 }
 
+/// Whether names of tenants and files may hold a byte; a dot at their beginning they may not.
+pub fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!_.*'()-".contains(&byte)
+}
+
 /// Checks the name of a tenant or file, which must be valid as one part of a path in every store and
 /// file system.
 fn check_name<'n>(what: &str, name: &'n str) -> Result<&'n str, StoreError> {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"!_.*'()-".contains(&byte);
-    if name.is_empty() || name.starts_with('.') || name.len() > MAX_NAME || !name.bytes().all(valid)
-    {
+    let is_valid = name.bytes().all(is_name_byte);
+    if name.is_empty() || name.starts_with('.') || name.len() > MAX_NAME || !is_valid {
         return Err(StoreError::Name(format!(
             "{name:?} is not the name of a {what}: use up to {MAX_NAME} letters, digits and !_.*'()-, and begin with no dot"
         )));

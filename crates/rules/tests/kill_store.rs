@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use metrifold_rules::Version;
 use metrifold_rules::store::{Action, Change, LocalDirectory, Place, Store, Wanted};
 
 const FOLDER: &str = "RULES_STORE_FOLDER";
@@ -84,11 +85,10 @@ fn what_was_written_survives_a_kill_with_its_note() {
             number == last || number == last + 1,
             "{number}, {last} was the last"
         );
-        let history = store.history(&place).unwrap();
-        let is_noted = |entry: &metrifold_rules::store::Entry| {
-            entry.text.as_deref() == Some(text(number).as_str())
-        };
-        assert!(history.iter().any(is_noted), "{number} has no note");
+        let version = Version::of(text(number).as_bytes());
+        let entry = store.entry_of(&place, version).unwrap();
+        let noted = entry.and_then(|entry| entry.text);
+        assert_eq!(noted, Some(text(number)), "{number} has no note");
         last = number;
     }
 }

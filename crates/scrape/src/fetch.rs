@@ -14,11 +14,10 @@ use metrifold_exposition::Format;
 use metrifold_http::redirect::{MAX_REDIRECTS, redirected, same_server};
 use metrifold_http::{Body, BodyError, Client, Credentials, TransportKind, body};
 
-use crate::blocking::blocking;
+use crate::blocking::{LONG_PAGE, blocking};
 use crate::encoding;
 use crate::error::{Cause, ScrapeError};
 use crate::in_flight::{Share, Turn};
-use crate::scraper::LONG_PAGE;
 use crate::settings::Settings;
 use crate::target::ScrapeTarget;
 

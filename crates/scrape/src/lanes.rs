@@ -92,7 +92,7 @@ enum Part {
     /// It waits for the outcome.
     Follows(oneshot::Receiver<Sent>),
     /// It has made the group full, and sends it.
-    Sends(Group),
+    Sends(Box<Group>),
 }
 
 impl Lanes {
@@ -141,7 +141,7 @@ impl Lanes {
             interval,
         };
         let group = match self.add(lane, kind, piece, deadline) {
-            Part::Sends(group) => group,
+            Part::Sends(group) => *group,
             // Whoever panicked over the group has sent nothing.
             Part::Follows(outcome) => return outcome.await.unwrap_or(Sent::Not),
             Part::Leads(number, mut outcome) => {
@@ -189,7 +189,7 @@ impl Lanes {
             Some(mut group) => {
                 group.add(piece, deadline);
                 if self.is_full(&group.piece) {
-                    return Part::Sends(group);
+                    return Part::Sends(Box::new(group));
                 }
                 group.waiting.push(told);
                 groups.insert(kind, group);

@@ -13,7 +13,7 @@ use metrifold_codec::ArenaBuilder;
 use metrifold_codec::remote_write::Limits;
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::blocking::blocking;
+use crate::blocking::{LONG_PAGE, blocking};
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::{Ask, Fetcher, Page};
 use crate::lanes::{Lanes, Piece, Sent};
@@ -27,9 +27,6 @@ use crate::settings::SharedSettings;
 use crate::state::{Health, Last, State};
 use crate::target::ScrapeTarget;
 
-/// Bytes of a page from which on parsing takes milliseconds: the other tasks of the thread then
-/// move to another thread.
-pub(crate) const LONG_PAGE: usize = 1 << 20;
 /// How long the staleness markers of a source that has gone wait for room, at most: a reload waits for
 /// them.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);

@@ -303,6 +303,10 @@ metrics! {
     CertificateExpiry: gauge of process ["address"]
         "metrifold_listener_certificate_expiry_timestamp_seconds",
         "Expiry time of a listener's certificate in use, in seconds since the Unix epoch.";
+    /// When what a file holds expires.
+    FileExpiry: gauge of process ["file", "content"]
+        "metrifold_file_expiry_timestamp_seconds",
+        "Expiry time of the certificates, authorities or revocation lists in a file that the configuration names, in seconds since the Unix epoch; for the 100 files that expire first.";
     /// Bound on a sink's requests in flight.
     Connections: gauge of component []
         "metrifold_sink_connections",
@@ -511,6 +515,18 @@ metrics! {
     TenantsOverLimit: counter of process ["limit"]
         "metrifold_tenants_over_limit_total",
         "Total number of requests, or series, over a limit of their tenant, by limit; with soft limits they were accepted.";
+    /// Tenants of `tenants_file` that cannot be used.
+    TenantsSetAside: gauge of process []
+        "metrifold_tenants_set_aside",
+        "Number of tenants of tenants_file that cannot be used, whose requests are answered 503.";
+    /// Issuers whose keys cannot be fetched.
+    IssuersFailing: gauge of process []
+        "metrifold_issuers_failing",
+        "Number of OpenID Connect issuers whose keys could not be fetched when this was last tried.";
+    /// Age of the oldest keys that are used only because their issuer fails.
+    IssuerKeysAge: gauge of process []
+        "metrifold_issuer_keys_age_seconds",
+        "Age of the oldest keys of an issuer that is failing, and +Inf if it was never reached; 0 while none is failing.";
 }
 
 impl Metric {

@@ -5,8 +5,10 @@
 //! systems without `/proc` these metrics are left out.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use metrifold_base::read_text;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Metric;
@@ -42,8 +44,11 @@ fn cpu_time() -> Duration {
     seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or_default())
 }
 
+/// Maximum size of a text of the system, in bytes.
+const MAX_TEXT: u64 = 64 << 10;
+
 fn status() -> Option<String> {
-    fs::read_to_string("/proc/self/status").ok()
+    read_text(Path::new("/proc/self/status"), MAX_TEXT).ok()
 }
 
 fn kib(status: &str, name: &str) -> Option<u64> {
@@ -58,7 +63,7 @@ fn number(text: &str, name: &str) -> Option<u64> {
 
 /// The soft limit on open descriptors; `None` if it is unlimited.
 fn max_fds() -> Option<u64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let limits = read_text(Path::new("/proc/self/limits"), MAX_TEXT).ok()?;
     number(&limits, "Max open files")
 }
 

@@ -79,6 +79,11 @@ impl OpenIdIssuer {
         format!("http://{}", self.endpoint.address())
     }
 
+    /// A token of the subject.
+    pub fn token(&self) -> String {
+        self.state.lock().unwrap().id_token(&self.url(), None)
+    }
+
     /// Sets whether the issuer answers every request with 503.
     pub fn is_down(&self, down: bool) {
         self.state.lock().unwrap().down = down;

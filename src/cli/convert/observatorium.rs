@@ -287,7 +287,11 @@ impl ObservatoriumArgs {
                 source.insert("login".to_owned(), true.into());
             }
             sources.insert(READ.to_owned(), source.into());
-            let mut sink = table! { "type" => "prometheus", "inputs" => vec![TENANT] };
+            let mut sink = table! {
+                "type" => "prometheus",
+                "inputs" => vec![TENANT],
+                "tenant_header" => self.tenant_header.as_str(),
+            };
             endpoint(&mut sink, "endpoint", url, QUERY, notes);
             self.add_tls(&mut sink, url);
             sinks.insert(QUERY.to_owned(), sink.into());

@@ -7,11 +7,10 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 
 use metrifold_base::read_file;
-use metrifold_promql::Options;
 use metrifold_rules::{Checks, Limits, Lint, RuleFile, Warning};
 
 use crate::cli::{EXIT_FAILURE, EXIT_OK, report};
-use crate::{promql, rules};
+use crate::rules::{Feature, checker};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -72,30 +71,13 @@ enum LintChoice {
     None,
 }
 
-/// Feature flags of Prometheus that decide about expressions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Feature {
-    PromqlExperimentalFunctions,
-    PromqlBinopFillModifiers,
-    PromqlUnquotedUtf8Names,
-    /// Decides about no expression; taken because promtool does
-    PromqlDelayedNameRemoval,
-}
-
 pub(super) fn execute(args: &CheckArgs) -> u8 {
-    let enabled = |feature| args.enable_feature.contains(&feature);
-    let options = Options {
-        experimental_functions: enabled(Feature::PromqlExperimentalFunctions),
-        fill_modifiers: enabled(Feature::PromqlBinopFillModifiers),
-        unquoted_names: enabled(Feature::PromqlUnquotedUtf8Names),
-        ..promql::options()
-    };
-    let expr = |expr: &str| rules::check_with(expr, &options);
+    let expr = checker(&args.enable_feature);
     let checks = Checks {
         thanos: args.thanos,
         ignore_unknown: args.ignore_unknown_fields,
         limits: LIMITS,
-        ..Checks::new(&expr)
+        ..Checks::new(&*expr)
     };
     let stdin = ["-".to_owned()];
     let files = match args.files.is_empty() {

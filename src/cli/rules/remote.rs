@@ -1,7 +1,7 @@
 //! `rules list`, `get`, `put`, `diff`, `delete`, `history` and `rollback`: a tenant's rules at an API.
 
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
@@ -10,16 +10,16 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
-use metrifold_base::{Period, read_text};
-use metrifold_http::install_crypto_provider;
+use metrifold_base::{BuildError, Period, read_text};
+use metrifold_http::{ClientTls, install_crypto_provider};
 
 use crate::cli::{EXIT_FAILURE, EXIT_OK, report};
 
 /// Largest file that is sent.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Largest file with a token, in bytes.
-const MAX_TOKEN: u64 = 64 << 10;
+/// Largest file with a token or a password, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
 
 /// Which API is meant, and whose rules.
 #[derive(Debug, Args)]
@@ -33,20 +33,60 @@ pub(super) struct ApiArgs {
     )]
     url: Url,
 
-    /// A file with the token to show
-    #[arg(long, value_name = "FILE")]
+    /// A file with the bearer token to authenticate with
+    #[arg(long, value_name = "FILE", conflicts_with = "username")]
     token_file: Option<PathBuf>,
+
+    /// The name of the user to authenticate as
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
+
+    /// A file with the user's password
+    #[arg(long, value_name = "FILE", requires = "username")]
+    password_file: Option<PathBuf>,
+
+    /// A PEM file with the authorities to verify the server with, instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// A PEM file with the certificate to authenticate with
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+
+    /// A PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
+
+    /// The name to verify the server's certificate against, instead of the URL's host
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
 
     /// How long to wait for an answer
     #[arg(long, value_name = "PERIOD", default_value = "30s")]
     timeout: Period,
 }
 
+/// What a change depends on.
 #[derive(Debug, Args)]
-pub(super) struct FileArgs {
-    /// The file's name at the API; of `get`, without it, all files as one document
+pub(super) struct ChangeArgs {
+    /// Check the change, and do not make it
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Make the change only if the file's version is this one
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// The file's name at the API; without it, all files are printed as one document
     #[arg(value_name = "NAME")]
     name: Option<String>,
+
+    /// The version of it to print, by its ID in `history`
+    #[arg(long, value_name = "ID", requires = "name")]
+    version: Option<String>,
 
     #[command(flatten)]
     api: ApiArgs,
@@ -62,13 +102,8 @@ pub(super) struct PutArgs {
     #[arg(value_name = "FILE")]
     file: String,
 
-    /// Check it, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Change it only if its version is this one
-    #[arg(long, value_name = "VERSION")]
-    if_version: Option<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
 
     #[command(flatten)]
     api: ApiArgs,
@@ -99,6 +134,19 @@ pub(super) struct NamedArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DeleteArgs {
+    /// The file's name at the API
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct RollbackArgs {
     /// The file's name at the API
     #[arg(value_name = "NAME")]
@@ -107,6 +155,9 @@ pub(super) struct RollbackArgs {
     /// The version to go back to, as `history` names it
     #[arg(value_name = "ID")]
     id: String,
+
+    #[command(flatten)]
+    change: ChangeArgs,
 
     #[command(flatten)]
     api: ApiArgs,
@@ -122,55 +173,55 @@ pub(super) fn list(args: &ApiArgs) -> Result<u8, u8> {
             Some(by) if !by.is_empty() => format!("  by {by}"),
             _ => String::new(),
         };
-        out += &format!("{}  {}{by}\n", text(&file["file"]), date(&stored["at"]));
+        let (name, version) = (text(&file["file"]), text(&file["version"]));
+        out += &format!("{name}  {}{by}  version {version}\n", date(&stored["at"]));
         for group in file["groups"].as_array().into_iter().flatten() {
             out += &format!("  {}\n", text(&group["group"]));
-            for ruler in group["rulers"].as_array().into_iter().flatten() {
+            let rulers = group["rulers"].as_array().map_or(&[][..], Vec::as_slice);
+            if rulers.is_empty() {
+                out += "    stored, and no ruler has said that it is loaded\n";
+            }
+            for ruler in rulers {
                 let error = match &ruler["error"] {
                     Value::Null => String::new(),
                     error => format!(": {}", text(error)),
                 };
                 let (state, name) = (text(&ruler["state"]), text(&ruler["ruler"]));
-                out += &format!("    {state} by {name}{error}\n");
+                let last = match text(&ruler["last_evaluation"]) {
+                    last if last.is_empty() => last,
+                    last => format!(", evaluated at {last}"),
+                };
+                out += &format!("    {state} by {name}{last}{error}\n");
             }
         }
     }
     for reason in status["refused"].as_array().into_iter().flatten() {
         report::complain(&format!("newer rules are not delivered: {}", text(reason)));
     }
+    for reason in status["unknown"].as_array().into_iter().flatten() {
+        report::tell(&format!("not known: {}", text(reason)));
+    }
     Ok(report::print(&out))
 }
 
-/// Prints a file, or all files.
-pub(super) fn get(args: &FileArgs) -> Result<u8, u8> {
-    let request = args.api.request(Method::GET, args.name.as_deref(), &[])?;
+/// Prints a file, a version of it, or all files.
+pub(super) fn get(args: &GetArgs) -> Result<u8, u8> {
+    let query = args.version.iter().map(|id| ("version", id.as_str()));
+    let query: Vec<_> = query.collect();
+    let request = args
+        .api
+        .request(Method::GET, args.name.as_deref(), &query)?;
     Ok(report::print(&args.api.text(request)?))
 }
 
 /// Sends a file.
 pub(super) fn put(args: &PutArgs) -> Result<u8, u8> {
     let body = read(&args.file)?;
-    let query: &[_] = match args.dry_run {
-        true => &[("dry_run", "true")],
-        false => &[],
-    };
-    let mut request = args.api.request(Method::PUT, Some(&args.name), query)?;
-    if let Some(version) = &args.if_version {
-        request = request.header(IF_MATCH, format!("\"{version}\""));
-    }
+    let request = args
+        .change
+        .request(&args.api, Method::PUT, &args.name, &[])?;
     let told = args.api.json(request.body(body))?;
-    for warning in told["warnings"].as_array().into_iter().flatten() {
-        report::tell(&format!("{}:{}", args.file, text(warning)));
-    }
-    let what = match (told["changed"] == true, args.dry_run) {
-        (false, _) => "unchanged",
-        (true, true) => "valid, and not stored",
-        (true, false) => "stored",
-    };
-    Ok(report::print(&format!(
-        "{what}: version {}\n",
-        text(&told["version"])
-    )))
+    args.change.tell(&args.file, &told)
 }
 
 /// Shows the lines in which a file differs from the one at the API; exits with 1 if any does.
@@ -194,10 +245,16 @@ pub(super) fn diff(args: &DiffArgs) -> Result<u8, u8> {
     }
 }
 
-pub(super) fn delete(args: &NamedArgs) -> Result<u8, u8> {
-    let request = args.api.request(Method::DELETE, Some(&args.name), &[])?;
+pub(super) fn delete(args: &DeleteArgs) -> Result<u8, u8> {
+    let request = args
+        .change
+        .request(&args.api, Method::DELETE, &args.name, &[])?;
     args.api.text(request)?;
-    Ok(report::print(&format!("deleted: {}\n", args.name)))
+    let what = match args.change.dry_run {
+        true => "can be deleted",
+        false => "deleted",
+    };
+    Ok(report::print(&format!("{what}: {}\n", args.name)))
 }
 
 pub(super) fn history(args: &NamedArgs) -> Result<u8, u8> {
@@ -211,19 +268,55 @@ pub(super) fn history(args: &NamedArgs) -> Result<u8, u8> {
             text(&entry["action"]),
             text(&entry["by"]),
         );
-        out += &format!("{id}  {}  {action}  {by}\n", date(&entry["at"]));
+        let version = match text(&entry["version"]) {
+            version if version.is_empty() => version,
+            version => format!("  version {version}"),
+        };
+        out += &format!("{id}  {}  {action}  {by}{version}\n", date(&entry["at"]));
     }
     Ok(report::print(&out))
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<u8, u8> {
     let query = [("rollback", args.id.as_str())];
-    let request = args.api.request(Method::POST, Some(&args.name), &query)?;
+    let request = args
+        .change
+        .request(&args.api, Method::POST, &args.name, &query)?;
     let told = args.api.json(request)?;
-    Ok(report::print(&format!(
-        "stored: version {}\n",
-        text(&told["version"])
-    )))
+    args.change.tell(&args.name, &told)
+}
+
+impl ChangeArgs {
+    /// A request for the change of a file.
+    fn request(
+        &self,
+        api: &ApiArgs,
+        method: Method,
+        name: &str,
+        query: &[(&str, &str)],
+    ) -> Result<reqwest::RequestBuilder, u8> {
+        let dry_run = self.dry_run.then_some(("dry_run", "true"));
+        let query: Vec<_> = query.iter().copied().chain(dry_run).collect();
+        let request = api.request(method, Some(name), &query)?;
+        Ok(match &self.if_version {
+            Some(version) => request.header(IF_MATCH, format!("\"{version}\"")),
+            None => request,
+        })
+    }
+
+    /// Prints the answer to a change of a file, with warnings about its text.
+    fn tell(&self, text_of: &str, told: &Value) -> Result<u8, u8> {
+        for warning in told["warnings"].as_array().into_iter().flatten() {
+            report::tell(&format!("{text_of}:{}", text(warning)));
+        }
+        let what = match (told["changed"] == true, self.dry_run) {
+            (false, _) => "unchanged",
+            (true, true) => "valid, and not stored",
+            (true, false) => "stored",
+        };
+        let version = text(&told["version"]);
+        Ok(report::print(&format!("{what}: version {version}\n")))
+    }
 }
 
 impl ApiArgs {
@@ -246,16 +339,48 @@ impl ApiArgs {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let client = reqwest::Client::builder().timeout(self.timeout.0).build();
-        let client = client.map_err(|error| complain(&error.to_string()))?;
-        let mut request = client.request(method, url);
+        let mut request = self.client()?.request(method, url);
         request = request.header(ACCEPT, "application/yaml");
         if let Some(file) = &self.token_file {
-            let token = read_text(file, MAX_TOKEN)
-                .map_err(|error| complain(&format!("cannot read {}: {error}", file.display())))?;
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
+            let token = secret(file)?;
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let (Some(name), Some(file)) = (&self.username, &self.password_file) {
+            request = request.basic_auth(name, Some(secret(file)?));
         }
         Ok(request)
+    }
+
+    fn client(&self) -> Result<reqwest::Client, u8> {
+        if self.url.password().is_some() {
+            return Err(complain(
+                "the URL contains a password, which other users can see: use --password-file",
+            ));
+        }
+        let tls = ClientTls {
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            server_name: self.server_name.clone(),
+            insecure_skip_verify: false,
+        };
+        if self.url.scheme() != "https" && tls != ClientTls::default() {
+            return Err(complain(
+                "the URL is not one of HTTPS, and options of TLS are given",
+            ));
+        }
+        let mut client = reqwest::Client::builder();
+        if self.url.scheme() == "https" {
+            let tls = tls.config();
+            let wrong = |error: BuildError| complain(&format!("{}: {}", error.what, error.reason));
+            client = client.tls_backend_preconfigured(tls.map_err(wrong)?);
+        }
+        let client = client
+            // A redirected change would be sent as a GET.
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(self.timeout.0)
+            .build();
+        client.map_err(|error| complain(&error.to_string()))
     }
 
     fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), u8> {
@@ -288,6 +413,13 @@ impl ApiArgs {
         serde_json::from_str(&text)
             .map_err(|error| complain(&format!("the answer is not that of the rules API: {error}")))
     }
+}
+
+/// The secret in a file.
+fn secret(file: &Path) -> Result<String, u8> {
+    let text = read_text(file, MAX_SECRET)
+        .map_err(|error| complain(&format!("cannot read {}: {error}", file.display())))?;
+    Ok(text.trim().to_owned())
 }
 
 fn complain(reason: &str) -> u8 {

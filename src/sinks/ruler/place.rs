@@ -7,6 +7,7 @@ use metrifold_engine::planes::rules::RuleSet;
 use metrifold_rules::{RulesDirectory, RulesDocument, WriteError, decode_name, named_groups};
 
 use super::client::LoadedGroup;
+use super::same::Owned;
 
 /// The configured path.
 #[derive(Clone)]
@@ -31,11 +32,7 @@ impl Place {
 
     /// The groups of this place among those that a ruler reports, each with its tenant, its file and its
     /// own name, if the ruler has loaded `set`.
-    pub(super) fn own(
-        &self,
-        set: &RuleSet,
-        loaded: Vec<LoadedGroup>,
-    ) -> Vec<(String, String, LoadedGroup)> {
+    pub(super) fn own<'a>(&self, set: &RuleSet, loaded: Vec<LoadedGroup<'a>>) -> Vec<Owned<'a>> {
         match self {
             Self::Folder(folder) => {
                 let own = loaded.into_iter().filter_map(|group| {
@@ -48,11 +45,11 @@ impl Place {
                 let named = named_groups(set).into_iter();
                 let named: HashMap<_, _> = named.map(|named| (named.name.clone(), named)).collect();
                 let own = loaded.into_iter().filter_map(|mut group| {
-                    if !is_same_name(Path::new(&group.file), path) {
+                    if !is_same_name(Path::new(&*group.file), path) {
                         return None;
                     }
                     let named = named.get(&*group.name)?;
-                    group.name.clone_from(&named.group.name);
+                    group.name = named.group.name.clone().into();
                     Some((named.tenant.to_owned(), named.file.to_owned(), group))
                 });
                 own.collect()

@@ -1,22 +1,24 @@
 //! Pushes rules to a ruler of Mimir or Cortex, which keeps the rules of each tenant in its own store.
 //! Groups are pushed to its configuration API one by one, so that a refusal names its group.
 //!
-//! A file is a namespace. Groups of a tenant that only the ruler has are removed. A bounded number of
-//! tenants is pushed concurrently; the groups of one tenant are pushed in order. After a push that
-//! failed, which of the tenant's groups the ruler has is unknown: all of them are pushed again.
+//! A file is a namespace. Groups that the ruler has already are not pushed, also after a restart; groups
+//! of a tenant that only the ruler has are removed. A bounded number of tenants is pushed concurrently;
+//! the groups of one tenant are pushed in order. After a push that failed, which of the tenant's groups
+//! the ruler has is unknown: they are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri};
-use serde::Deserialize;
+use serde_json::{Value, json};
 
-use metrifold_engine::planes::rules::RuleSet;
+use metrifold_engine::planes::rules::{Joined, RuleSet};
 use metrifold_model::Tenant;
-use metrifold_rules::{Change, TenantRules};
+use metrifold_rules::{Change, Checks, Group, RuleFile, TenantRules, any_expr};
 
-use super::client::{Failed, LoadedGroup, RulerClient, excerpt};
+use super::client::{Failed, Listing, RulerClient, excerpt};
+use super::same;
 use super::way::{Heard, MAX_REFUSED, Outcome, Refused};
 use crate::rules::side_by_side;
 
@@ -58,13 +60,7 @@ struct Pushed {
 /// A tenant's groups as the ruler reports them.
 struct Found {
     there: Namespaces,
-    loaded: Vec<LoadedGroup>,
-}
-
-/// A group in a tenant's list.
-#[derive(Deserialize)]
-struct Listed {
-    name: String,
+    loaded: Listing,
 }
 
 /// Why a tenant's rules were not pushed.
@@ -95,8 +91,8 @@ impl Trouble {
     }
 }
 
-/// The names of the groups that a tenant has, by namespace.
-type Namespaces = BTreeMap<String, Vec<String>>;
+/// The groups that a tenant has, by namespace and name; `None` for one that cannot be read.
+type Namespaces = BTreeMap<String, BTreeMap<String, Option<Group>>>;
 
 impl Pusher {
     pub(super) fn new(client: RulerClient, url: Uri, at_once: usize) -> Self {
@@ -125,16 +121,18 @@ impl Pusher {
         self.unsure.extend(tenants);
     }
 
-    /// Pushes the changed tenants. A failure of one tenant does not hold up the others.
-    pub(super) async fn install(&mut self, set: &RuleSet) -> Outcome {
+    /// Pushes the changed tenants, but for those in conflict. A failure of one tenant does not hold up
+    /// the others.
+    pub(super) async fn install(&mut self, joined: &Joined) -> Outcome {
         let mut now = self.good.clone().unwrap_or_default();
-        let mut changes = now.diff(set);
+        let mut changes = now.diff(&joined.set);
         changes.retain(|change| !self.unsure.contains(&change.tenant));
         changes.extend(self.unsure.iter().map(|tenant| Change {
             tenant: tenant.clone(),
             old: None,
-            new: set.get(tenant).cloned(),
+            new: joined.set.get(tenant).cloned(),
         }));
+        changes.retain(|change| !joined.conflicts.contains_key(&change.tenant));
         if changes.is_empty() && self.good.is_some() {
             return Outcome::Same;
         }
@@ -219,8 +217,21 @@ impl Pusher {
                 missing.get_or_insert(group);
                 self.unsure.insert(tenant.clone());
             }
-            let named = |group: LoadedGroup| (tenant.to_string(), group.file.clone(), group);
-            groups.extend(loaded.into_iter().map(named));
+            let only = good.get(&tenant).cloned();
+            let only = only.map(|rules| RuleSet::default().with(tenant.clone(), rules));
+            let compared = loaded.groups().and_then(|loaded| {
+                let named = loaded.into_iter().map(|group| {
+                    let file = group.file.to_string();
+                    (tenant.to_string(), file, group)
+                });
+                same::compare(&only.unwrap_or_default(), named.collect(), |_, _| false)
+            });
+            match compared {
+                Ok((said, _)) => groups.extend(said),
+                Err(reason) => {
+                    unheard.insert(tenant, reason);
+                }
+            }
             true
         })
         .await;
@@ -245,7 +256,8 @@ impl Pusher {
     }
 }
 
-/// Name of a group that is missing in the ruler although it was accepted, if there is one.
+/// Name of a group that was accepted and that the ruler does not have, or only in another version, if
+/// there is one.
 fn find_missing(
     refused: &[Refused],
     tenant: &Tenant,
@@ -254,15 +266,24 @@ fn find_missing(
 ) -> Option<String> {
     for (name, stored) in rules.iter().flat_map(|rules| rules.files()) {
         for group in &stored.file().groups {
-            let is_there = there
-                .get(&**name)
-                .is_some_and(|groups| groups.contains(&group.name));
+            let stored = there.get(&**name).and_then(|there| there.get(&group.name));
+            let is_there = stored.is_some_and(|stored| match stored {
+                Some(stored) => same::has_rules(group, stored),
+                // In a form that is not understood.
+                None => true,
+            });
             let is_refused = || {
                 let mut own = refused.iter().filter(|refused| refused.tenant == *tenant);
                 own.any(|refused| refused.file == *name && refused.group == *group)
             };
             if !is_there && !is_refused() {
-                return Some(format!("group {:?} of tenant {tenant:?}", group.name));
+                let what = if stored.is_some() {
+                    "this version of "
+                } else {
+                    ""
+                };
+                let name = &group.name;
+                return Some(format!("{what}group {name:?} of tenant {tenant:?}"));
             }
         }
     }
@@ -294,13 +315,19 @@ impl ConfigApi {
             let there = there.get(&**name);
             for group in &stored.file().groups {
                 wanted.entry(name).or_default().insert(&group.name);
-                let is_there = there.is_some_and(|groups| groups.contains(&group.name));
+                let stored = there.and_then(|there| there.get(&group.name));
+                // A ruler may not keep all fields. After a start, a group that it has shortened is pushed once.
                 let is_same = had.is_some_and(|had| had.file().groups.contains(group));
+                let is_there = stored.is_some_and(|stored| match (stored, is_same) {
+                    (Some(stored), true) => same::has_rules(group, stored),
+                    (Some(stored), false) => same::is_same(group, stored),
+                    (None, is_same) => is_same,
+                });
                 let is_refused = refused
                     .iter()
                     .any(|refused| refused.file == *name && refused.group == *group);
-                // An unchanged group that is not in the ruler was refused, or removed there by others.
-                if is_refused || (is_there && is_same) {
+                // An unchanged group that is not in the ruler was refused, or changed there by others.
+                if is_refused || is_there {
                     continue;
                 }
                 let uri = self.uri(&[name])?;
@@ -331,7 +358,7 @@ impl ConfigApi {
                 self.remove(tenant, &[namespace]).await?;
                 continue;
             }
-            for group in groups {
+            for group in groups.keys() {
                 if !kept.is_some_and(|kept| kept.contains(&**group)) {
                     self.remove(tenant, &[namespace, group]).await?;
                 }
@@ -378,16 +405,23 @@ impl ConfigApi {
         if answer.iter().all(u8::is_ascii_whitespace) {
             return Ok(Namespaces::new());
         }
-        let listed: Result<BTreeMap<String, Vec<Listed>>, _> = serde_saphyr::from_slice(&answer);
+        let listed: Result<BTreeMap<String, Vec<Value>>, _> = serde_saphyr::from_slice(&answer);
         let listed = listed.map_err(|error| {
             let what = "the answer is not a list of namespaces with their groups";
             Trouble::Tenant(format!("{what}: {error}"))
         })?;
-        let names = |groups: Vec<Listed>| groups.into_iter().map(|group| group.name).collect();
-        Ok(listed
-            .into_iter()
-            .map(|(namespace, groups)| (namespace, names(groups)))
-            .collect())
+        let mut namespaces = Namespaces::new();
+        for (namespace, groups) in listed {
+            let named = namespaces.entry(namespace).or_default();
+            for group in groups {
+                let Some(name) = group["name"].as_str() else {
+                    let what = "the ruler lists a group that has no name";
+                    return Err(Trouble::Tenant(what.to_owned()));
+                };
+                named.insert(name.to_owned(), stored_group(&group));
+            }
+        }
+        Ok(namespaces)
     }
 
     async fn send(
@@ -417,4 +451,18 @@ impl ConfigApi {
         uri.parse()
             .map_err(|error| Trouble::Tenant(format!("{error}")))
     }
+}
+
+/// A group as a ruler stores it, without keys that rule files do not have; `None` if it is none that a
+/// rule file could have.
+fn stored_group(group: &Value) -> Option<Group> {
+    let checks = Checks {
+        thanos: true,
+        ignore_unknown: true,
+        ..Checks::new(&any_expr)
+    };
+    // JSON is YAML.
+    let file = json!({ "groups": [group] }).to_string();
+    let parsed = RuleFile::parse(file.as_bytes(), &checks).ok()?;
+    parsed.file.groups.into_iter().next()
 }

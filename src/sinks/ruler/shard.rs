@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metrifold_engine::planes::rules::RuleSet;
+use metrifold_engine::planes::rules::{Joined, RuleSet};
 use metrifold_model::Tenant;
 use metrifold_rules::Version;
 
@@ -14,7 +14,9 @@ pub(super) struct Shard {
     at: usize,
     /// The last set of all tenants, and this ruler's share of it.
     all: RuleSet,
-    mine: RuleSet,
+    mine: Joined,
+    /// Tenants of the last set that belong to other rulers, though their sources contradict each other.
+    others_aside: Vec<Tenant>,
 }
 
 impl Shard {
@@ -23,22 +25,35 @@ impl Shard {
             names,
             at,
             all: RuleSet::default(),
-            mine: RuleSet::default(),
+            mine: Joined::default(),
+            others_aside: Vec::new(),
         }
     }
 
     /// Computes the ruler's share of a set, in time proportional to the number of changed tenants.
-    pub(super) fn of(&mut self, all: &RuleSet) -> RuleSet {
-        for change in self.all.diff(all) {
+    pub(super) fn of(&mut self, all: &Joined) -> Joined {
+        for change in self.all.diff(&all.set) {
             if self.owner(&change.tenant) != self.at {
                 continue;
             }
-            self.mine = match change.new {
-                Some(rules) => self.mine.with(change.tenant, rules),
-                None => self.mine.without(&change.tenant),
+            let mine = &self.mine.set;
+            self.mine.set = match change.new {
+                Some(rules) => mine.with(change.tenant, rules),
+                None => mine.without(&change.tenant),
             };
         }
-        self.all = all.clone();
+        self.all = all.set.clone();
+        let aside = all.conflicts.iter();
+        let (mine, others): (Vec<_>, Vec<_>) =
+            aside.partition(|(tenant, _)| self.owner(tenant) == self.at);
+        self.mine.conflicts = mine
+            .into_iter()
+            .map(|(tenant, conflict)| (tenant.clone(), conflict.clone()))
+            .collect();
+        self.others_aside = others
+            .into_iter()
+            .map(|(tenant, _)| tenant.clone())
+            .collect();
         self.mine.clone()
     }
 
@@ -46,11 +61,11 @@ impl Shard {
     pub(super) fn others(&self) -> Vec<Tenant> {
         let tenants = self.all.iter().map(|(tenant, _)| tenant);
         let others = tenants.filter(|tenant| self.owner(tenant) != self.at);
-        others.cloned().collect()
+        others.chain(&self.others_aside).cloned().collect()
     }
 
     /// The ruler's share of the last set.
-    pub(super) fn mine(&self) -> &RuleSet {
+    pub(super) fn mine(&self) -> &Joined {
         &self.mine
     }
 
@@ -77,7 +92,11 @@ mod tests {
         let names = names.iter().map(|name| Arc::from(*name)).collect();
         let rules = Arc::new(TenantRules::new([]));
         let all = (0..tenants).map(|at| (Arc::from(format!("t{at}")), rules.clone()));
-        let mine = Shard::new(names, at).of(&all.collect());
+        let all = Joined {
+            set: all.collect(),
+            ..Joined::default()
+        };
+        let mine = Shard::new(names, at).of(&all).set;
         mine.iter().map(|(tenant, _)| tenant.to_string()).collect()
     }
 

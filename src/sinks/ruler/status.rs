@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrifold_base::locked;
-use metrifold_engine::planes::rules::{GroupReport, GroupState, Report, Reports, RuleSet};
-use metrifold_model::Tenant;
-use metrifold_rules::{Group, TenantRules};
+use metrifold_engine::planes::rules::{
+    Conflict, GroupReport, GroupState, Joined, Report, Reports, RuleSet,
+};
+use metrifold_rules::{Group, StoredFile, TenantRules};
 
 use super::way::{Heard, Refused, Way};
 
@@ -47,17 +48,20 @@ impl Board {
 /// The state of one ruler and of its groups, as its rules API reports it.
 pub(super) struct Statuses {
     ruler: Arc<str>,
-    /// The set that the ruler has accepted, and the time since when it has the rules of each tenant.
+    /// The set that the ruler has accepted.
     good: RuleSet,
-    since: HashMap<Tenant, u64>,
     /// States of groups by tenant, file and group.
-    said: HashMap<(String, String, String), Said>,
+    said: HashMap<(String, String, String), Known>,
+    /// The last report, for how long each state has lasted.
+    last: Report,
 }
 
-/// A group's state as the ruler reports it.
-struct Said {
+/// A group's state as the ruler reported it.
+struct Known {
     last_evaluation: Option<String>,
     error: Option<String>,
+    /// When it did.
+    at: u64,
 }
 
 impl Statuses {
@@ -65,23 +69,16 @@ impl Statuses {
         Self {
             ruler,
             good: RuleSet::default(),
-            since: HashMap::new(),
             said: HashMap::new(),
+            last: Report::new(),
         }
     }
 
     /// Records the set that the ruler has accepted.
     pub(super) fn loaded(&mut self, good: Option<&RuleSet>) {
         let Some(good) = good else { return };
-        let now = now();
-        let mut changed = BTreeSet::new();
-        for change in self.good.diff(good) {
-            match change.new {
-                Some(_) => self.since.insert(change.tenant.clone(), now),
-                None => self.since.remove(&change.tenant),
-            };
-            changed.insert(change.tenant);
-        }
+        let changes = self.good.diff(good);
+        let changed: BTreeSet<&str> = changes.iter().map(|change| &*change.tenant).collect();
         // Earlier answers of the ruler concern the rules that it had then.
         self.said
             .retain(|(tenant, ..), _| !changed.contains(&**tenant));
@@ -98,22 +95,20 @@ impl Statuses {
                     .retain(|(tenant, ..), _| !asked.contains(&**tenant));
             }
         }
-        for (tenant, file, group) in heard.groups {
-            let mut rules = group.rules.into_iter();
-            let error = rules.find_map(|rule| {
-                let error = rule.last_error.filter(|error| !error.is_empty())?;
-                Some(format!("{}: {error}", rule.name))
-            });
-            let said = Said {
-                last_evaluation: group.last_evaluation,
-                error,
+        let at = now();
+        for said in heard.groups {
+            let known = Known {
+                last_evaluation: said.last_evaluation,
+                error: said.error,
+                at,
             };
-            self.said.insert((tenant, file, group.name), said);
+            let key = (said.tenant, said.file, said.group);
+            self.said.insert(key, known);
         }
     }
 
     /// Reports the state of each group of a set.
-    pub(super) fn report(&self, wanted: &RuleSet, way: &Way) -> Report {
+    pub(super) fn report(&mut self, wanted: &Joined, way: &Way) -> Report {
         let mut report = Report::new();
         let mut all_refused: HashMap<&str, Vec<&Refused>> = HashMap::new();
         for refused in way.refused() {
@@ -122,16 +117,12 @@ impl Statuses {
                 .or_default()
                 .push(refused);
         }
-        for (tenant, rules) in wanted.iter() {
+        let at = now();
+        for (tenant, rules) in wanted.set.iter() {
             let own_refused = all_refused.get(&**tenant);
-            let since = self.since.get(tenant).copied();
             let good = self.good.get(tenant);
             let has_all = good == Some(rules);
-            let groups = rules.files().flat_map(|(file, stored)| {
-                let groups = stored.file().groups.iter();
-                groups.map(move |group| (file, stored, group))
-            });
-            let groups = groups.map(|(file, stored, group)| {
+            let groups = groups(rules).map(|(file, stored, group)| {
                 // The ruler may still have an earlier version of the group.
                 let has = || good.is_some_and(|good| has(good, file, group));
                 let refused = own_refused.into_iter().flatten();
@@ -151,15 +142,66 @@ impl Statuses {
                     rules: stored.clone(),
                     ruler: self.ruler.clone(),
                     state,
-                    since: since.unwrap_or_default(),
+                    since: at,
+                    confirmed: said.map(|said| said.at),
                     last_evaluation: said.and_then(|said| said.last_evaluation.clone()),
                     error,
                 }
             });
             report.insert(tenant.clone(), groups.collect());
         }
+        for (tenant, conflict) in &wanted.conflicts {
+            report.insert(tenant.clone(), self.in_conflict(conflict, at));
+        }
+        for (tenant, groups) in &mut report {
+            if let Some(last) = self.last.get(tenant) {
+                keep_since(groups, last);
+            }
+        }
+        self.last.clone_from(&report);
         report
     }
+
+    /// The groups of all sides of a conflict.
+    fn in_conflict(&self, conflict: &Conflict, at: u64) -> Vec<GroupReport> {
+        let groups = conflict.sides.iter().flat_map(|rules| groups(rules));
+        let groups = groups.map(|(file, stored, group)| GroupReport {
+            file: file.clone(),
+            group: group.name.clone(),
+            rules: stored.clone(),
+            ruler: self.ruler.clone(),
+            state: GroupState::Refused,
+            since: at,
+            confirmed: None,
+            last_evaluation: None,
+            error: Some(conflict.to_string()),
+        });
+        groups.collect()
+    }
+}
+
+/// Keeps the times of states that have not changed.
+fn keep_since(groups: &mut [GroupReport], last: &[GroupReport]) {
+    for (at, group) in groups.iter_mut().enumerate() {
+        let is_same_name =
+            |last: &&GroupReport| last.group == group.group && last.file == group.file;
+        let before = last.get(at).filter(is_same_name);
+        let Some(before) = before.or_else(|| last.iter().find(is_same_name)) else {
+            continue;
+        };
+        let is_same_version =
+            Arc::ptr_eq(&before.rules, &group.rules) || before.content() == group.content();
+        if before.state == group.state && is_same_version {
+            group.since = before.since;
+        }
+    }
+}
+
+fn groups(rules: &TenantRules) -> impl Iterator<Item = (&Arc<str>, &Arc<StoredFile>, &Group)> {
+    rules.files().flat_map(|(file, stored)| {
+        let groups = stored.file().groups.iter();
+        groups.map(move |group| (file, stored, group))
+    })
 }
 
 /// Whether a tenant's rules have exactly this group.

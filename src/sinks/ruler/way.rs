@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use metrifold_engine::planes::rules::RuleSet;
+use metrifold_engine::planes::rules::{Joined, RuleSet};
 use metrifold_model::Tenant;
 use metrifold_rules::Group;
 
-use super::client::LoadedGroup;
 use super::install::Installer;
 use super::push::Pusher;
 
@@ -35,16 +34,26 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
-/// The groups that a ruler reports.
+/// What a ruler says about the rules that it has.
 pub(super) struct Heard {
     /// The tenants that were asked for; `None` means all.
     pub(super) asked: Option<Vec<Tenant>>,
-    /// Groups, each with its tenant and file.
-    pub(super) groups: Vec<(String, String, LoadedGroup)>,
-    /// Name of a group that the ruler accepted and no longer has.
+    /// The groups that it has in the version that it accepted last.
+    pub(super) groups: Vec<Said>,
+    /// Name of a group that the ruler accepted and does not have, or not in this version.
     pub(super) missing: Option<String>,
     /// Why the state of a tenant could not be read, if all others could.
     pub(super) unheard: Option<String>,
+}
+
+/// What a ruler says about a group.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) tenant: String,
+    pub(super) file: String,
+    pub(super) group: String,
+    pub(super) last_evaluation: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 /// The means by which a ruler gets its rules.
@@ -54,11 +63,11 @@ pub(super) enum Way {
 }
 
 impl Way {
-    /// Delivers a set.
-    pub(super) async fn install(&mut self, set: &RuleSet) -> Outcome {
+    /// Delivers a set. Tenants in conflict stay as they are.
+    pub(super) async fn install(&mut self, joined: &Joined) -> Outcome {
         match self {
-            Self::Files(installer) => installer.install(set).await,
-            Self::Push(pusher) => pusher.install(set).await,
+            Self::Files(installer) => installer.install(joined).await,
+            Self::Push(pusher) => pusher.install(joined).await,
         }
     }
 

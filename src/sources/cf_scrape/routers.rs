@@ -1,14 +1,15 @@
 //! Whether routers know the header that names an instance by its process.
 //!
 //! Gorouter knows `X-CF-PROCESS-INSTANCE` since March 2025 (its pull request 467); an older one ignores
-//! it and picks any instance. Asked for an instance that nobody has, the former answers that there is
-//! no such route, and the latter with the page of an instance.
+//! it and picks any instance. Asked for an instance that nobody has, the former answers 400 since there
+//! is no such route, and the latter with the page of an instance. Until one of these answers arrives,
+//! nothing is scraped: an instance that an old router picks would be taken for another one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -18,7 +19,7 @@ use metrifold_scrape::FindHeader;
 
 use super::instances::{APP_INSTANCE, PROCESS_INSTANCE};
 
-/// Instance of a process that no foundation has.
+/// Instance that no foundation has, of a process or an application.
 const NOBODY: HeaderValue = HeaderValue::from_static("00000000-0000-4000-8000-000000000000:0");
 
 /// Time after which a router is asked again: it may have been upgraded.
@@ -37,7 +38,8 @@ struct Known {
     at: Instant,
 }
 
-/// The header of an instance: by its process where the router knows that, by the application otherwise.
+/// The header of an instance: by its process where the router knows that, by the application where it
+/// does not, and of nobody while that is not known.
 #[derive(Debug)]
 pub(super) struct WhereKnown {
     routers: Arc<Routers>,
@@ -81,8 +83,9 @@ impl FindHeader for WhereKnown {
     fn answered(&self, answer: &http::response::Parts) {
         let error = answer.headers.get("x-cf-routererror");
         let by_process = match error.map(HeaderValue::as_bytes) {
-            Some(b"unknown_route") => true,
-            // Of another trouble, such as a router without instances, nothing follows.
+            Some(b"unknown_route") if answer.status == StatusCode::BAD_REQUEST => true,
+            // Every router answers 404 for a host that it does not know yet. From that and from other
+            // trouble, such as a router without instances, nothing follows.
             Some(_) => return,
             None if answer.status.is_server_error() => return,
             None => false,
@@ -102,9 +105,11 @@ impl FindHeader for WhereKnown {
     }
 
     fn find(&self) -> (HeaderName, HeaderValue) {
-        match self.known().is_none_or(|known| known.by_process) {
-            true => (PROCESS_INSTANCE, self.process.clone()),
-            false => (APP_INSTANCE, self.app.clone()),
+        match self.known().map(|known| known.by_process) {
+            Some(true) => (PROCESS_INSTANCE, self.process.clone()),
+            Some(false) => (APP_INSTANCE, self.app.clone()),
+            // All routers know this header, and refuse it: the scrape fails.
+            None => (APP_INSTANCE, NOBODY),
         }
     }
 }
@@ -126,10 +131,11 @@ mod tests {
         let target: Labels = [("__address__", "a:80")].into_iter().collect();
         let value = HeaderValue::from_static;
         for (status, error, expected) in [
-            (400, Some("unknown_route"), Some("p:1")),
-            (404, Some("unknown_route"), Some("p:1")),
-            (200, None, Some("a:1")),
-            (401, None, Some("a:1")),
+            (400, Some("unknown_route"), Some((PROCESS_INSTANCE, "p:1"))),
+            (404, Some("unknown_route"), None),
+            (200, None, Some((APP_INSTANCE, "a:1"))),
+            (401, None, Some((APP_INSTANCE, "a:1"))),
+            (404, None, Some((APP_INSTANCE, "a:1"))),
             (503, Some("no_endpoints"), None),
             (502, None, None),
         ] {
@@ -137,11 +143,14 @@ mod tests {
             let finder = || WhereKnown::new(routers.clone(), &target, value("p:1"), value("a:1"));
             let first = finder();
             assert_eq!(first.question(), Some((PROCESS_INSTANCE, NOBODY)));
+            assert_eq!(first.find(), (APP_INSTANCE, NOBODY));
             first.answered(&answer(status, error));
             // Others at the same address know it as well.
             let other = finder();
             assert_eq!(other.question().is_none(), expected.is_some(), "{status}");
-            assert_eq!(other.find().1, expected.unwrap_or("p:1"), "{status}");
+            let expected = expected.map(|(name, text)| (name, value(text)));
+            let nobody = (APP_INSTANCE, NOBODY);
+            assert_eq!(other.find(), expected.unwrap_or(nobody), "{status}");
         }
     }
 }

@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName};
 use metrifold_base::Problems;
 use metrifold_http::hop_by_hop;
 
-/// Headers about the answer that is wanted, the body, caches, traces, the dashboard that asks, the address of
-/// the client, and the tenant. Without `access`, nothing else decides about the latter.
-const FORWARDED: [&str; 30] = [
+/// Headers about the answer that is wanted, the body, caches, traces, the dashboard that asks, and the address
+/// of the client. Those that choose a tenant at the server are not among them: a caller could choose any.
+const FORWARDED: [&str; 28] = [
     "accept",
     "accept-encoding",
     "accept-language",
@@ -30,7 +30,6 @@ const FORWARDED: [&str; 30] = [
     "origin",
     "pragma",
     "range",
-    "thanos-tenant",
     "traceparent",
     "tracestate",
     "uber-trace-id",
@@ -40,7 +39,6 @@ const FORWARDED: [&str; 30] = [
     "x-forwarded-proto",
     "x-query-tags",
     "x-request-id",
-    "x-scope-orgid",
 ];
 
 /// Beginnings of the names of further ones.
@@ -96,6 +94,8 @@ mod tests {
             ("x-amz-security-token", false),
             ("x-forwarded-user", false),
             ("x-tenant", false),
+            ("x-scope-orgid", false),
+            ("thanos-tenant", false),
             ("connection", false),
             ("te", false),
             // The value of `connection` here.

@@ -4,7 +4,7 @@
 mod file;
 pub(super) mod group;
 mod status;
-mod tenant;
+pub(super) mod tenant;
 mod write;
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tracing::warn;
 
 use metrifold_base::BoxFuture;
 use metrifold_engine::planes::rules::{Output, Reports};
@@ -23,9 +24,10 @@ use metrifold_model::{Rejection, RejectionKind};
 use metrifold_rules::store::{Action, Change, Entry, Place, Text};
 use metrifold_rules::{Group, RuleFile, Version, Warning};
 
+use super::elsewhere::Elsewhere;
 use super::reply::{self, Failure, absent};
 use super::requests::Parameters;
-use super::{Shared, openapi, ruler_api};
+use super::{Shared, namespace, openapi, ruler_api};
 
 /// Header that names the tenant, in the rulers' configuration API.
 const SCOPE: &str = "x-scope-orgid";
@@ -52,9 +54,11 @@ pub(super) enum Endpoint {
 
 /// State of the API, shared by its paths.
 pub(super) struct Api {
+    pub(super) id: Arc<str>,
     pub(super) shared: Arc<Shared>,
     pub(super) out: Output,
     pub(super) reports: Reports,
+    pub(super) elsewhere: Option<Elsewhere>,
     /// Permits for concurrent requests, `max_concurrent` of them.
     pub(super) slots: Arc<Semaphore>,
 }
@@ -70,7 +74,13 @@ impl Handler for Served {
         Box::pin(async move {
             let api = self.api.clone();
             let answered = api.serve(self.endpoint, request).await;
-            let answer = answered.unwrap_or_else(|failure| failure.answer());
+            let answer = answered.unwrap_or_else(|failure| {
+                if let Failure::Store(reason) = &failure {
+                    self.api.out.metrics().error("store", reason);
+                    warn!(source = %self.api.id, %reason, "a request failed at the store of rules");
+                }
+                failure.answer()
+            });
             self.api.out.metrics().answered(answer.status());
             answer
         })
@@ -86,6 +96,8 @@ pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) tenant: String,
+    /// Name of the tenant in the path.
+    pub(super) name: Option<String>,
     /// The parameters of the path.
     pub(super) file: Option<String>,
     pub(super) group: Option<String>,
@@ -110,8 +122,16 @@ pub(super) struct Made {
     pub(super) version: Version,
     pub(super) changed: bool,
     pub(super) warnings: Vec<Warning>,
-    /// Why the rules are not passed on, if another file of the tenant is the cause.
+    /// Why the rules are not passed on, if others of the tenant are the cause.
     pub(super) held_up: Option<String>,
+}
+
+impl Made {
+    /// The warnings in an answer.
+    pub(super) fn all_warnings(&self) -> Vec<String> {
+        let warnings = self.warnings.iter().map(ToString::to_string);
+        warnings.chain(self.held_up.clone()).collect()
+    }
 }
 
 impl Api {
@@ -165,10 +185,13 @@ impl Api {
             place(asked).check()?;
         }
         let reads = matches!(asked.method, Method::GET | Method::HEAD);
-        let _turn = (!reads).then(|| self.shared.turn(&asked.tenant));
+        let _turn = match reads {
+            true => None,
+            false => Some(self.shared.turn(&asked.tenant)?),
+        };
         match endpoint {
-            Endpoint::All => self.all(),
-            Endpoint::Tenant if reads && asked.parameters.status => self.status(asked),
+            Endpoint::All => self.all(asked),
+            Endpoint::Tenant if reads && asked.parameters.status.is_some() => self.status(asked),
             Endpoint::Tenant | Endpoint::Raw | Endpoint::Backend => match asked.method {
                 Method::PUT => self.put_tenant(asked),
                 Method::DELETE => self.delete_tenant(asked),
@@ -224,17 +247,35 @@ impl Api {
         text.ok_or_else(|| absent(format!("there is no file {:?}", place.file)))
     }
 
-    fn parse_stored(&self, place: &Place, text: &Text) -> Result<RuleFile, Failure> {
-        let parsed = RuleFile::parse(&text.text, &self.shared.checks());
+    fn parse_stored(&self, place: &Place, text: &[u8]) -> Result<RuleFile, Failure> {
+        let parsed = RuleFile::parse(text, &self.shared.checks());
         parsed
             .map(|parsed| parsed.file)
             .map_err(|_| damaged(&place.file))
     }
 }
 
+/// The parameters that a request to an endpoint may have.
+fn parameters(endpoint: Endpoint, method: &Method) -> &'static [&'static str] {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match endpoint {
+        Endpoint::Tenant if reads => &["status"],
+        Endpoint::File if reads => &["history", "version"],
+        Endpoint::File if method == Method::POST => &["dry_run", "rollback"],
+        // Grafana names the kind of ruler by `subtype`, and passes it on.
+        Endpoint::Namespaces | Endpoint::Namespace | Endpoint::NamespaceGroup => match reads {
+            true => &["subtype"],
+            false => &["dry_run", "subtype"],
+        },
+        _ if reads => &[],
+        _ => &["dry_run"],
+    }
+}
+
 /// Reads the head of a request; returns it with the body and the announced length of the body.
 fn head(endpoint: Endpoint, request: Request) -> Result<(Asked, Body, Option<u64>), Failure> {
-    let parameters = Parameters::of(request.uri.query())?;
+    let known = parameters(endpoint, &request.method);
+    let parameters = Parameters::of(request.uri.query(), known)?;
     let param = |name| request.param(name).map(str::to_owned);
     let tenant = match endpoint {
         Endpoint::All | Endpoint::Backend | Endpoint::OpenApi => {
@@ -259,9 +300,16 @@ fn head(endpoint: Endpoint, request: Request) -> Result<(Asked, Body, Option<u64
         _ => param("tenant").unwrap_or_default(),
     };
     let subject = request.caller.subject().map(str::to_owned);
+    let file = match endpoint {
+        Endpoint::Namespace | Endpoint::NamespaceGroup => {
+            request.param("namespace").map(namespace::to_file)
+        }
+        _ => param("file"),
+    };
     let asked = Asked {
         tenant,
-        file: param("file"),
+        name: param("tenant"),
+        file,
         group: param("group"),
         parameters,
         body: Vec::new(),
@@ -337,20 +385,18 @@ fn entry_to_json(entry: &Entry) -> Value {
     })
 }
 
-fn not_modified(version: Version) -> Response {
+pub(super) fn not_modified(version: Version) -> Response {
     reply::tagged(answer::empty(StatusCode::NOT_MODIFIED), version)
 }
 
 /// The answer to a change.
 fn told(asked: &Asked, made: &Made, version: Version) -> Response {
-    let warnings = made.warnings.iter().map(ToString::to_string);
-    let warnings: Vec<_> = warnings.chain(made.held_up.clone()).collect();
     let body = json!({
         "status": "success",
         "changed": made.changed,
         "dry_run": asked.parameters.dry_run,
         "version": version.to_string(),
-        "warnings": warnings,
+        "warnings": made.all_warnings(),
     });
     reply::tagged(reply::json(StatusCode::OK, &body), version)
 }

@@ -15,21 +15,24 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
             .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let parameters = names.map(|name| {
             let schema = match name {
-                "group" => json!({ "type": "string", "minLength": 1 }),
+                "group" | "namespace" => json!({ "type": "string", "minLength": 1 }),
                 _ => json!({ "type": "string", "pattern": NAME, "maxLength": 150 }),
             };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
         });
         item["parameters"] = parameters.collect();
+        may_fail(&mut item, config);
         paths.insert(path, item);
     };
-    let mut status = get("the rules of all files of the tenant, as one document");
-    let flag = Flag(
-        "status",
-        "whether the delivery state of the rules is returned",
-    );
+    let joined = get("the rules of all files of the tenant, as one document");
+    let mut status = joined.clone();
     if let Some(parameters) = status["parameters"].as_array_mut() {
-        parameters.push(flag.value());
+        parameters.push(json!({
+            "name": "status",
+            "in": "query",
+            "description": "whether the delivery state of the rules is returned; `local`: at the rulers behind this process alone",
+            "schema": { "enum": ["true", "false", "local"] },
+        }));
     }
     let mut versions = get("a file, its history or a version of it");
     if let Some(parameters) = versions["parameters"].as_array_mut() {
@@ -43,7 +46,7 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
         "delete": delete("removes all files of the tenant; their history stays"),
     });
     add(format!("{tenant}/rules"), whole.clone());
-    let raw = json!({ "get": whole["get"], "put": whole["put"] });
+    let raw = json!({ "get": joined, "put": whole["put"] });
     add(format!("{tenant}/api/v1/rules/raw"), raw.clone());
     add(
         format!("{tenant}/rules/{{file}}"),
@@ -70,10 +73,7 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
         }),
     );
     if let Some(path) = &config.backend_path {
-        let all = json!({
-            "summary": "the rules of all tenants; names of groups are prefixed with the tenant",
-            "responses": { "200": yaml("the rules") },
-        });
+        let all = get("the rules of all tenants; names of groups are prefixed with the tenant");
         add(path.clone(), json!({ "get": all }));
         add(format!("{path}/{{tenant}}"), raw);
     }
@@ -82,12 +82,83 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
             add(path, item);
         }
     }
-    json!({
+    let mut components = json!({ "schemas": schemas(config.thanos) });
+    let schemes = schemes(config);
+    let security: Vec<Value> = schemes.keys().map(|name| json!({ name: [] })).collect();
+    if !schemes.is_empty() {
+        components["securitySchemes"] = Value::Object(schemes);
+    }
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": { "title": "Rules of tenants", "version": env!("CARGO_PKG_VERSION") },
         "paths": paths,
-        "components": { "schemas": schemas(config.thanos) },
-    })
+        "components": components,
+    });
+    if !security.is_empty() {
+        document["security"] = json!(security);
+    }
+    document
+}
+
+/// The ways to authenticate, of which each is enough.
+fn schemes(config: &RulesApiConfig) -> Map<String, Value> {
+    let mut schemes = Map::new();
+    let mut add = |name: &str, scheme: Value| drop(schemes.insert(name.to_owned(), scheme));
+    let basic = json!({ "type": "http", "scheme": "basic" });
+    let bearer = json!({ "type": "http", "scheme": "bearer" });
+    let server = &config.server;
+    if server.basic_auth.is_some() {
+        add("basic", basic.clone());
+    }
+    if let Some(authorization) = &server.authorization {
+        let scheme = authorization.scheme.to_ascii_lowercase();
+        add("authorization", json!({ "type": "http", "scheme": scheme }));
+    }
+    // Which of them a tenant has is its own matter.
+    if server.by_tenants() {
+        add("basic", basic);
+        add("bearer", bearer);
+        add("certificate", json!({ "type": "mutualTLS" }));
+    }
+    schemes
+}
+
+/// Adds the answers that any request can get to the operations of a path.
+fn may_fail(item: &mut Value, config: &RulesApiConfig) {
+    let server = &config.server;
+    let mut answers = vec![
+        ("400", "a name, a parameter or the body is invalid"),
+        (
+            "413",
+            "the body is too large, or a limit of the tenant is exceeded",
+        ),
+        (
+            "500",
+            "the stored file is damaged, or the request could not be handled",
+        ),
+        (
+            "503",
+            "the store fails, or too much is in progress: try again",
+        ),
+    ];
+    if server.by_tenants() || server.basic_auth.is_some() || server.authorization.is_some() {
+        answers.push(("401", "credentials are missing or wrong"));
+    }
+    if server.by_tenants() {
+        answers.push(("403", "the caller may not do this"));
+        answers.push(("404", "the tenant or the resource does not exist"));
+        answers.push(("429", "a limit of the tenant is reached: try again"));
+    }
+    for method in ["get", "put", "post", "delete"] {
+        let responses = item.pointer_mut(&format!("/{method}/responses"));
+        let Some(responses) = responses.and_then(Value::as_object_mut) else {
+            continue;
+        };
+        for (status, description) in &answers {
+            let answer = responses.entry((*status).to_owned());
+            answer.or_insert_with(|| error(description));
+        }
+    }
 }
 
 /// The paths of the configuration API of rulers, which takes the tenant from a header.
@@ -102,14 +173,13 @@ fn ruler(path: &str) -> [(String, Value); 3] {
     let read = |summary: &str| {
         json!({
             "summary": summary,
-            "parameters": [scope],
+            "parameters": [scope, known()],
             "responses": {
                 "200": yaml("groups, by namespace, or the group alone"),
-                "400": error("a name or a parameter is invalid"),
-                "401": error("no header names a tenant"),
+                "304": { "description": "the caller has this version" },
+                    "401": error("no header names a tenant"),
                 "404": error("there are no groups"),
-                "503": error("the store does not answer: try again"),
-            },
+                },
         })
     };
     let accepted = json!({
@@ -121,8 +191,6 @@ fn ruler(path: &str) -> [(String, Value); 3] {
         "401": error("no header names a tenant"),
         "404": error("the resource does not exist"),
         "412": error("the condition of If-Match or If-None-Match is not met"),
-        "413": error("a limit of the tenant is exceeded"),
-        "503": error("the store does not answer: try again"),
     });
     let remove = |summary: &str| {
         json!({
@@ -147,7 +215,7 @@ fn ruler(path: &str) -> [(String, Value); 3] {
             json!({ "get": read("the groups of all namespaces of the tenant") }),
         ),
         (
-            format!("{path}/{{file}}"),
+            format!("{path}/{{namespace}}"),
             json!({
                 "get": read("the groups of a namespace"),
                 "post": write,
@@ -155,7 +223,7 @@ fn ruler(path: &str) -> [(String, Value); 3] {
             }),
         ),
         (
-            format!("{path}/{{file}}/{{group}}"),
+            format!("{path}/{{namespace}}/{{group}}"),
             json!({
                 "get": read("a group of a namespace"),
                 "delete": remove("removes a group of a namespace"),
@@ -246,10 +314,7 @@ fn get(summary: &str) -> Value {
         "responses": {
             "200": yaml("the resource"),
             "304": { "description": "the caller has this version" },
-            "400": error("a name or a parameter is invalid"),
             "404": error("the resource does not exist"),
-            "500": error("the file is damaged"),
-            "503": error("the store does not answer: try again"),
         },
     })
 }
@@ -263,8 +328,6 @@ fn changed() -> Value {
         "400": error("the request is invalid; the problems have positions"),
         "404": error("there is no such version"),
         "412": error("the condition of If-Match or If-None-Match is not met"),
-        "413": error("a limit of the tenant is exceeded"),
-        "503": error("the store does not answer: try again"),
     })
 }
 
@@ -287,10 +350,8 @@ fn delete(summary: &str) -> Value {
         "parameters": [DRY_RUN.value(), condition("If-Match")],
         "responses": {
             "204": { "description": "the resource was removed" },
-            "400": error("a name or a parameter is invalid"),
             "404": error("the resource does not exist"),
             "412": error("the condition of If-Match is not met"),
-            "503": error("the store does not answer: try again"),
         },
     })
 }
@@ -387,4 +448,53 @@ fn schemas(thanos: bool) -> Value {
         schemas["Group"]["properties"]["partial_response_strategy"] = strategy;
     }
     schemas
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(keys: &str) -> Value {
+        let config = format!(
+            "address = \"127.0.0.1:0\"\ndirectory = \"/x\"\nbackend_path = \"/all\"\nruler_path = \"/ruler\"\n{keys}"
+        );
+        document(&toml::from_str(&config).unwrap())
+    }
+
+    fn answers(document: &Value, path: &str, method: &str) -> Vec<String> {
+        let answers = &document["paths"][path][method]["responses"];
+        answers.as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn each_operation_tells_the_answers_that_it_can_get() {
+        let file = "/api/metrics/v1/{tenant}/rules/{file}";
+        let open = of("");
+        assert_eq!(open["security"], Value::Null);
+        let of_reads = ["200", "304", "400", "404", "413", "500", "503"];
+        assert_eq!(answers(&open, file, "get"), of_reads);
+        let of_changes = ["200", "400", "404", "412", "413", "500", "503"];
+        assert_eq!(answers(&open, file, "put"), of_changes);
+        let basic = of("basic_auth = { username = \"ann\", password = \"topsecret\" }");
+        assert_eq!(basic["security"], json!([{ "basic": [] }]));
+        let scheme = &basic["components"]["securitySchemes"]["basic"];
+        assert_eq!(*scheme, json!({ "type": "http", "scheme": "basic" }));
+        let tenants = of("access = \"tenants\"");
+        assert_eq!(tenants["security"].as_array().unwrap().len(), 3);
+        for (path, item) in tenants["paths"].as_object().unwrap() {
+            for method in ["get", "put", "post", "delete"] {
+                if item[method].is_null() {
+                    continue;
+                }
+                let answers = answers(&tenants, path, method);
+                for status in ["400", "401", "403", "404", "413", "429", "500", "503"] {
+                    assert!(answers.contains(&status.to_owned()), "{method} {path}");
+                }
+                let is_change = method != "get";
+                assert_eq!(answers.contains(&"412".to_owned()), is_change, "{path}");
+            }
+        }
+        assert!(answers(&basic, file, "delete").contains(&"401".to_owned()));
+        assert!(!answers(&basic, file, "delete").contains(&"429".to_owned()));
+    }
 }

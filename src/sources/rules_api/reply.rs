@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Problems(Vec<Problem>),
     /// A precondition does not hold.
     Changed(String),
+    /// The store failed. The reason is for those who run it, since it may tell where it is.
+    Store(String),
 }
 
 impl From<Rejection> for Failure {
@@ -34,7 +36,9 @@ impl From<StoreError> for Failure {
             StoreError::Name(_) | StoreError::Objects(ObjectError::Refused(_)) => {
                 RejectionKind::Invalid
             }
-            StoreError::Contended | StoreError::Objects(_) => RejectionKind::Unavailable,
+            StoreError::Objects(ObjectError::TooLarge { .. }) => RejectionKind::Internal,
+            StoreError::Contended => RejectionKind::Unavailable,
+            StoreError::Objects(_) => return Self::Store(error.to_string()),
         };
         Self::Rejected(Rejection::new(kind, error.to_string()))
     }
@@ -81,6 +85,10 @@ impl Failure {
                 error(StatusCode::BAD_REQUEST, &reason, Some(listed))
             }
             Self::Changed(reason) => error(StatusCode::PRECONDITION_FAILED, reason, None),
+            Self::Store(_) => {
+                let reason = "the store of rules failed: try again";
+                Self::Rejected(Rejection::unavailable(reason)).answer()
+            }
         }
     }
 }

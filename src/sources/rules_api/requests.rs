@@ -15,23 +15,46 @@ pub(super) struct Parameters {
     pub(super) dry_run: bool,
     /// Whether the answer is the file's history.
     pub(super) history: bool,
-    /// Whether the answer is the state of the rules in the rulers.
-    pub(super) status: bool,
+    /// Whether the answer is the state of the rules in the rulers, and in which.
+    pub(super) status: Option<Status>,
     /// ID of the version to return.
     pub(super) version: Option<String>,
     /// ID of the version whose text is restored.
     pub(super) rollback: Option<String>,
 }
 
+/// The rulers about which a status tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Those behind this process, and those about which other processes tell.
+    Everywhere,
+    /// Those behind this process.
+    Local,
+}
+
 impl Parameters {
-    /// Parses a query string. Unknown parameters are refused, so that a misspelt `dry_run` changes
-    /// nothing.
-    pub(super) fn of(query: Option<&str>) -> Result<Self, Failure> {
+    /// Parses a query string. Parameters that the resource does not have are refused, so that a misspelt
+    /// `dry_run` changes nothing.
+    pub(super) fn of(query: Option<&str>, known: &[&str]) -> Result<Self, Failure> {
         let mut read = Self::default();
+        let mut seen = Vec::new();
         // The URL exists only to have its query parsed.
         let url = format!("http://localhost/?{}", query.unwrap_or_default());
         let url = reqwest::Url::parse(&url).map_err(|error| invalid(error.to_string()))?;
         for (key, value) in url.query_pairs() {
+            let Some(key) = known.iter().find(|known| **known == key) else {
+                let known = match known {
+                    [] => "it has none".to_owned(),
+                    known => format!("known are {}", known.join(", ")),
+                };
+                return Err(invalid(format!(
+                    "the resource has no parameter {key:?}: {known}"
+                )));
+            };
+            if seen.contains(key) {
+                return Err(invalid(format!("parameter {key} is given twice")));
+            }
+            seen.push(*key);
             let flag = || match &*value {
                 "true" | "1" => Ok(true),
                 "false" | "0" => Ok(false),
@@ -39,23 +62,21 @@ impl Parameters {
                     "parameter {key} is neither true nor false"
                 ))),
             };
-            match &*key {
+            match *key {
                 "dry_run" => read.dry_run = flag()?,
                 "history" => read.history = flag()?,
-                "status" => read.status = flag()?,
+                "status" if value == "local" => read.status = Some(Status::Local),
+                "status" => read.status = flag()?.then_some(Status::Everywhere),
                 "version" => read.version = Some(value.into_owned()),
                 "rollback" => read.rollback = Some(value.into_owned()),
-                // Grafana names the kind of ruler by it, and passes it on.
-                "subtype" => {}
-                _ => {
-                    let known = "dry_run, history, status, version and rollback";
-                    return Err(invalid(format!(
-                        "unknown parameter {key:?}: known are {known}"
-                    )));
-                }
+                // Known, and without a meaning.
+                _ => {}
             }
         }
-        Ok(read)
+        match read.history && read.version.is_some() {
+            true => Err(invalid("parameters history and version exclude each other")),
+            false => Ok(read),
+        }
     }
 }
 
@@ -178,11 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn parameters_that_nobody_knows_are_refused() {
-        let read = Parameters::of(Some("dry_run=true&version=a%20b")).unwrap();
+    fn parameters_that_a_resource_does_not_have_are_refused() {
+        let known = ["dry_run", "version", "history"];
+        let read = Parameters::of(Some("dry_run=true&version=a%20b"), &known).unwrap();
         assert!(read.dry_run && read.version.as_deref() == Some("a b"));
-        for wrong in ["dryrun=true", "dry_run=yes", "dry_run"] {
-            assert!(Parameters::of(Some(wrong)).is_err(), "{wrong}");
+        for wrong in [
+            "dryrun=true",
+            "dry_run=yes",
+            "dry_run",
+            "status=true",
+            "dry_run=false&dry_run=true",
+            "history=true&version=a",
+        ] {
+            assert!(Parameters::of(Some(wrong), &known).is_err(), "{wrong}");
         }
         assert!(wants_json(&headers(&[(
             ACCEPT,

@@ -18,7 +18,7 @@ use metrifold_model::Tenant;
 use metrifold_rules::{Checks, RuleFile, StoredFile, TenantRules};
 
 use super::{Looked, MAX_TOLD, RulesPollConfig, TENANT};
-use crate::rules::side_by_side;
+use crate::rules::Requests;
 
 /// File name under which an answer is published.
 const FILE: &str = "rules";
@@ -26,8 +26,10 @@ const FILE: &str = "rules";
 /// A rules backend, or an Observatorium API.
 pub(super) struct Backend {
     requester: Requester,
+    requests: Requests<Result<Answer, String>>,
     config: RulesPollConfig,
-    asked: Vec<Asked>,
+    /// The URLs, by tenant.
+    asked: BTreeMap<String, Asked>,
 }
 
 /// Sends the requests. Clones share the connections.
@@ -73,9 +75,10 @@ impl Backend {
             })
         };
         let asked = match config.tenants.is_empty() {
-            true => vec![asked("")?],
+            true => BTreeMap::from([(String::new(), asked("")?)]),
             false => {
-                let all = config.tenants.iter().map(|tenant| asked(tenant));
+                let all = config.tenants.iter();
+                let all = all.map(|tenant| Ok((tenant.clone(), asked(tenant)?)));
                 all.collect::<Result<_, BuildError>>()?
             }
         };
@@ -86,6 +89,7 @@ impl Backend {
                 timeout: config.timeout.0,
                 max_answer: config.max_answer_bytes.bytes(),
             },
+            requests: Requests::default(),
             config: config.clone(),
             asked,
         })
@@ -93,38 +97,38 @@ impl Backend {
 
     /// Requests all URLs, at most `max_requests` at once.
     pub(super) async fn look(&mut self) -> Looked {
-        let requester = &self.requester;
-        let questions = self.asked.iter().enumerate();
-        let questions = questions.map(|(at, asked)| {
-            let (requester, tenant) = (requester.clone(), asked.tenant.clone());
+        let ask = |tenant: &str| {
+            let asked = &self.asked[tenant];
             let (uri, validators) = (asked.uri.clone(), asked.validators.clone());
-            async move { (at, requester.ask(&tenant, &uri, validators).await) }
-        });
-        let questions: Vec<_> = questions.collect();
-        let checks = self.config.checks();
-        let (asked, mut failed) = (&mut self.asked, BTreeMap::new());
-        side_by_side(self.config.max_requests, questions, |(at, answer)| {
-            match answer {
-                Ok(answer) => asked[at].take(answer, &checks),
-                Err(reason) => {
-                    failed.insert(at, reason);
-                }
+            self.requester
+                .clone()
+                .ask(asked.tenant.clone(), uri, validators)
+        };
+        let tenants = self.asked.keys().cloned();
+        let sent = self.requests.send(self.config.max_requests, tenants, ask);
+        let mut answers = sent.await;
+        let expr = self.config.checker();
+        let checks = self.config.checks(&expr);
+        let mut failed = BTreeMap::new();
+        for (name, asked) in &mut self.asked {
+            match answers.remove(name) {
+                Some(Ok(answer)) => asked.take(answer, &checks),
+                Some(Err(reason)) => drop(failed.insert(name.clone(), reason)),
+                None => drop(failed.insert(name.clone(), "server does not answer".to_owned())),
             }
-            true
-        })
-        .await;
-        let told = self.asked.iter().enumerate().flat_map(|(at, asked)| {
-            let reasons = failed.get(&at).into_iter().chain(&asked.problem);
+        }
+        let told = self.asked.iter().flat_map(|(name, asked)| {
+            let reasons = failed.get(name).into_iter().chain(&asked.problem);
             reasons.map(|reason| named(asked, reason))
         });
         let problems = told.collect();
         let is_read = |asked: &Asked| asked.good.is_some() || asked.problem.is_some();
-        let is_complete = self.asked.iter().all(is_read);
-        let is_known = self.asked.iter().any(|asked| asked.good.is_some());
+        let is_complete = self.asked.values().all(is_read);
+        let is_known = self.asked.values().any(|asked| asked.good.is_some());
         let set = is_known.then(|| {
             let rules = self
                 .asked
-                .iter()
+                .values()
                 .filter_map(|asked| Some((asked.tenant.clone(), asked.good.clone()??)));
             rules.collect::<RuleSet>()
         });
@@ -169,7 +173,7 @@ impl Asked {
 }
 
 impl Requester {
-    async fn ask(self, tenant: &str, uri: &Uri, validators: HeaderMap) -> Result<Answer, String> {
+    async fn ask(self, tenant: Tenant, uri: Uri, validators: HeaderMap) -> Result<Answer, String> {
         let deadline = Instant::now() + self.timeout;
         let is_conditional = !validators.is_empty();
         let mut headers = validators;
@@ -182,7 +186,7 @@ impl Requester {
         }
         let sent = self
             .client
-            .request(Method::GET, uri, headers, Bytes::new(), self.timeout);
+            .request(Method::GET, &uri, headers, Bytes::new(), self.timeout);
         let answer = sent.await.map_err(|error| error.to_string())?;
         let (head, answer) = answer.into_parts();
         match head.status {

@@ -96,7 +96,8 @@ impl RulesPollConfig {
     /// Reads an object. An invalid one keeps its last valid version, if it has one.
     fn read(&self, object: &Arc<RuleObject>, before: Option<(Tenant, Arc<StoredFile>)>) -> Read {
         let read = object.tenant.clone().and_then(|tenant| {
-            let parsed = RuleFile::parse(object.file.as_bytes(), &self.checks());
+            let expr = self.checker();
+            let parsed = RuleFile::parse(object.file.as_bytes(), &self.checks(&expr));
             let parsed = parsed.map_err(|found| {
                 let told = found
                     .iter()

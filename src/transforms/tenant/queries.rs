@@ -19,7 +19,7 @@ use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap,
     HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE,
 };
-use http::{Method, Uri};
+use http::{HeaderName, Method, Uri};
 
 use metrifold_base::{BuildError, Problems};
 use metrifold_engine::component::{BuildContext, BuildTransform};
@@ -31,16 +31,19 @@ use metrifold_promql::{
     Expr, ImplicitInfo, Matcher, Options, ParseError, enforce, parse, parse_selector,
 };
 
-use super::{TenantConfig, TenantTransform};
+use super::{Source, TenantConfig, TenantTransform};
 use answers::Owner;
 use endpoint::{Endpoint, Treatment};
 
 /// Separates the names of several tenants.
 const DIVIDER: char = '|';
 
-/// Headers by which servers choose a tenant's store. A caller's own header is passed on only if it
-/// names the tenant of the query.
-const CHOOSING: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+/// Headers by which servers choose a tenant's store. One that the source forwards goes on only if it
+/// names the tenant of the query, and so does one in which the caller names it.
+const CHOOSING: [HeaderName; 2] = [
+    HeaderName::from_static("x-scope-orgid"),
+    HeaderName::from_static("thanos-tenant"),
+];
 
 /// Reports problems with the keys of queries; returns whether there are none.
 pub(super) fn validate(config: &TenantConfig, problems: &mut Problems) -> bool {
@@ -128,7 +131,8 @@ impl Transform for TenantQueries {
             );
             return Err(Rejection::new(RejectionKind::Forbidden, reason));
         }
-        for name in CHOOSING {
+        let named = self.tenant.sources.iter().filter_map(Source::header);
+        for name in CHOOSING.iter().chain(named) {
             if query.headers.get(name).is_some_and(|it| it != &*tenant) {
                 query.headers.remove(name);
             }

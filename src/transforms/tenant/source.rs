@@ -130,6 +130,14 @@ impl FromConfig {
 }
 
 impl Source {
+    /// The header that names the tenant, if one does.
+    pub(super) fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(header) => Some(header),
+            _ => None,
+        }
+    }
+
     /// The name that this source yields for a whole batch or query, if any.
     pub(super) fn read(&self, origin: &Origin, check: Check<'_>) -> Result<Option<Tenant>, String> {
         let certificate = origin.caller.certificate.as_deref();

@@ -24,6 +24,7 @@ use super::Unknown;
 use crate::config::OidcConfig;
 use crate::fetch;
 use crate::fetch::url;
+use crate::trouble::FailingIssuer;
 
 /// Path of the discovery document, below the issuer's URL.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
@@ -49,6 +50,8 @@ pub(crate) struct Issuer {
     known: ArcSwapOption<Known>,
     /// The last attempt to fetch the keys.
     attempt: Mutex<Option<Attempt>>,
+    /// Why it failed; none if it did not.
+    failure: ArcSwapOption<Arc<str>>,
     refreshing: AtomicBool,
 }
 
@@ -101,6 +104,7 @@ impl Issuer {
             client: fetch::client(&config.tls)?,
             known: ArcSwapOption::empty(),
             attempt: Mutex::default(),
+            failure: ArcSwapOption::empty(),
             refreshing: AtomicBool::new(false),
         })
     }
@@ -112,6 +116,17 @@ impl Issuer {
     /// Whether the issuer was ever reached.
     pub(crate) fn is_known(&self) -> bool {
         self.known.load().is_some()
+    }
+
+    /// Why the keys could not be fetched at the last attempt, and the age of those in use; none if they could.
+    pub(crate) fn trouble(&self) -> Option<FailingIssuer> {
+        let failure = self.failure.load_full()?;
+        let known = self.known.load();
+        Some(FailingIssuer {
+            issuer: self.url.clone(),
+            keys_age_seconds: known.as_ref().map(|it| it.since.elapsed().as_secs_f64()),
+            error: failure.to_string(),
+        })
     }
 
     /// The keys; none if the issuer was never reached.
@@ -219,6 +234,7 @@ impl Issuer {
                 Err(format!("cannot fetch the keys of issuer {}: {reason}", self.url).into())
             }
         };
+        self.failure.store(result.clone().err().map(Arc::new));
         let last = attempt.insert(Attempt {
             began,
             ended: Instant::now(),

@@ -12,6 +12,9 @@ use super::{Converted, Wrong, decrypt};
 /// Name of the provider and of the source.
 const NAME: &str = "promregator";
 
+/// Default of `scrape_interval`, in milliseconds.
+const INTERVAL: u32 = 60_000;
+
 /// Keys without a counterpart because they are not needed, each with the reason.
 const NEEDLESS: [(&str, &str); 12] = [
     (
@@ -52,6 +55,9 @@ const NEEDLESS: [(&str, &str); 12] = [
 pub(super) struct Writer<'a> {
     document: Document,
     key: Option<&'a str>,
+    /// The authenticators by name, each with its place in the file. The first is for selectors that
+    /// name none.
+    authenticators: Vec<(String, String, Document)>,
     wrong: Vec<Wrong>,
     notes: Vec<String>,
     toml: String,
@@ -62,6 +68,7 @@ impl<'a> Writer<'a> {
         Self {
             document,
             key,
+            authenticators: Vec::new(),
             wrong: Vec::new(),
             notes: Vec::new(),
             toml: String::new(),
@@ -75,6 +82,7 @@ impl<'a> Writer<'a> {
                 "is missing: is this a configuration of Promregator?",
             );
         }
+        self.authenticators();
         self.foundation();
         self.targets();
         self.source();
@@ -227,19 +235,49 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Takes the authenticators, so that selectors can name them.
+    fn authenticators(&mut self) {
+        let named = self
+            .document
+            .tables("promregator.targetAuthenticators")
+            .into_iter();
+        let mut authenticators = Vec::new();
+        let mut ids = BTreeSet::new();
+        for (at, mut table) in named.enumerate() {
+            let path = format!("promregator.targetAuthenticators[{at}]");
+            match table.text("id") {
+                Some(id) if !ids.insert(id.clone()) => {
+                    self.wrong(&path, format!("has the id {id:?}, as another one has"));
+                }
+                Some(id) => authenticators.push((id, path, table)),
+                None => self.wrong(&path, "has no id"),
+            }
+        }
+        let mut name = "default".to_owned();
+        while ids.contains(&name) {
+            name.push_str("_authenticator");
+        }
+        let path = "promregator.authenticator".to_owned();
+        let table = self.document.table(&path);
+        authenticators.insert(0, (name, path, table));
+        self.authenticators = authenticators;
+    }
+
     /// Writes the selectors.
     fn targets(&mut self) {
         let internal = self.number("promregator.defaultInternalRoutePort");
-        let kind = self.document.look("promregator.authenticator.type");
-        let shown = kind.is_some_and(|it| !["none", "null"].contains(&&*it.to_lowercase()));
+        let default = self.authenticators.first().and_then(|(name, _, table)| {
+            let kind = table.look("type")?.to_lowercase();
+            (!["", "none", "null"].contains(&&*kind)).then(|| name.clone())
+        });
         let targets = self.document.tables("promregator.targets");
         if targets.is_empty() {
             self.note(
                 "promregator.targets is empty: all applications that the user may see are targets.",
             );
             self.header(&format!("[[discovery.{NAME}.select]]"));
-            if shown {
-                self.put("authenticator", "default");
+            if let Some(name) = &default {
+                self.put("authenticator", name.clone());
             }
         }
         for (at, mut target) in targets.into_iter().enumerate() {
@@ -303,10 +341,15 @@ impl<'a> Writer<'a> {
             if let Some(port) = port.or(internal) {
                 self.put("port", i64::from(port));
             }
-            match target.text("authenticatorId") {
-                Some(id) => self.put("authenticator", id),
-                None if shown => self.put("authenticator", "default"),
-                None => {}
+            let id = target.text("authenticatorId");
+            if let Some(id) = &id
+                && !self.authenticators.iter().skip(1).any(|it| it.0 == *id)
+            {
+                let what = format!("is {id:?}, which no targetAuthenticators declare");
+                self.wrong(&format!("{at}.authenticatorId"), what);
+            }
+            if let Some(name) = id.or_else(|| default.clone()) {
+                self.put("authenticator", name);
             }
             if target.text("overrideRouteAndPath").is_some() {
                 let what = "has no counterpart: instances could not be told apart by it";
@@ -335,6 +378,10 @@ impl<'a> Writer<'a> {
         let longest = longest.unwrap_or(5000);
         let timeout = read.map_or(longest, |read| read.min(longest));
         self.put("scrape_timeout", format!("{longest}ms"));
+        if longest > INTERVAL {
+            // The timeout must not exceed the interval.
+            self.put("scrape_interval", format!("{longest}ms"));
+        }
         if let Some(connect) = connect {
             self.put("connect_timeout", format!("{}ms", connect.min(longest)));
         }
@@ -343,30 +390,18 @@ impl<'a> Writer<'a> {
         if let (Some(host), Some(port)) = (host, port) {
             self.put("proxy_url", format!("http://{host}:{port}"));
         }
-        let mut tables = vec![(
-            "default".to_owned(),
-            "promregator.authenticator".to_owned(),
-            self.document.table("promregator.authenticator"),
-        )];
-        let named = self.document.tables("promregator.targetAuthenticators");
-        for (at, mut table) in named.into_iter().enumerate() {
-            let path = format!("promregator.targetAuthenticators[{at}]");
-            match table.text("id") {
-                Some(id) => tables.push((id, path, table)),
-                None => self.wrong(&path, "has no id"),
-            }
-        }
-        for (id, path, table) in tables {
-            self.authenticator(&id, &path, table);
+        let authenticators = std::mem::take(&mut self.authenticators);
+        for (at, (id, path, table)) in authenticators.into_iter().enumerate() {
+            self.authenticator(&id, &path, table, at == 0);
         }
         self.face(timeout);
     }
 
     /// Writes the credentials for applications with this name.
-    fn authenticator(&mut self, id: &str, path: &str, mut table: Document) {
+    fn authenticator(&mut self, id: &str, path: &str, mut table: Document, is_default: bool) {
         let kind = table.text("type").unwrap_or_default().to_lowercase();
         let group = match kind.as_str() {
-            "" | "none" | "null" if id == "default" => return,
+            "" | "none" | "null" if is_default => return,
             "" | "none" | "null" => {
                 self.header(&format!("[sources.{NAME}.authenticators.{}]", quoted(id)));
                 return;
@@ -449,15 +484,25 @@ impl<'a> Writer<'a> {
         self.header(&format!("[sources.{NAME}.expose]"));
         let port = self.number("server.port").unwrap_or(8080);
         let address = self.value("server.address");
-        let address = address.filter(|it| it != "localhost");
-        let address = address.unwrap_or_else(|| "0.0.0.0".to_owned());
+        let address = match address.as_deref() {
+            None => "0.0.0.0".to_owned(),
+            Some("localhost") => "127.0.0.1".to_owned(),
+            Some(address) if address.contains(':') && !address.starts_with('[') => {
+                format!("[{address}]")
+            }
+            Some(address) => address.to_owned(),
+        };
         self.put("address", format!("{address}:{port}"));
         self.put("timeout", format!("{timeout}ms"));
         let host = self.value("promregator.discovery.hostname");
         let its_port = self.number("promregator.discovery.port");
-        if let Some(host) = host {
-            let its_port = its_port.unwrap_or(port);
-            self.put("discovery_address", format!("{host}:{its_port}"));
+        match (host, its_port) {
+            (Some(host), its_port) => {
+                let its_port = its_port.unwrap_or(port);
+                self.put("discovery_address", format!("{host}:{its_port}"));
+            }
+            (None, Some(its_port)) => self.note(format!("promregator.discovery.port is {its_port}, without a hostname: discovery_address takes both.")),
+            (None, None) => {}
         }
         let own = self.value("promregator.discovery.ownMetricsEndpoint");
         if own.is_some_and(|it| it.eq_ignore_ascii_case("false")) {
@@ -466,7 +511,10 @@ impl<'a> Writer<'a> {
         if basic.contains(&true) {
             let username = username.unwrap_or_else(|| NAME.to_owned());
             self.put("basic_auth.username", username);
-            let password = password.unwrap_or_else(|| "${PROMREGATOR_PASSWORD}".to_owned());
+            let password = password.unwrap_or_else(|| {
+                self.note("promregator.authentication.basic.password is missing: set PROMREGATOR_PASSWORD, since no random password is made.");
+                "${PROMREGATOR_PASSWORD}".to_owned()
+            });
             self.put("basic_auth.password", password);
             if basic.contains(&false) {
                 self.note("some of Promregator's paths asked for a password and some did not: here all do.");

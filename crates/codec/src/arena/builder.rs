@@ -114,7 +114,7 @@ impl ArenaBuilder {
     pub fn new(limits: Limits) -> Self {
         let limits = Limits {
             // The largest text that offsets can address.
-            decoded_bytes: limits.decoded_bytes.min(Limits::NONE.decoded_bytes),
+            decoded_bytes: limits.decoded_bytes.min(Limits::ACCEPTED.decoded_bytes),
             ..limits
         };
         Self {

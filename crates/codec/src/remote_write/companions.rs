@@ -255,7 +255,7 @@ impl State {
         let waiting = known.map(|known| &mut known.waiting);
         let waiting = waiting.filter(|waiting| !waiting.series.is_empty());
         let before = waiting.as_ref().map_or(0, |waiting| waiting.bytes);
-        let mut joining = match waiting {
+        let joining = match waiting {
             Some(waiting) => {
                 let joining = exemplars::find(arena, Some(waiting));
                 let after = waiting.bytes;
@@ -272,20 +272,22 @@ impl State {
             return joining;
         }
         let known = self.tenants.entry(tenant.clone()).or_default();
-        for (key, series) in &mut joining.left {
-            for &index in &*series {
-                let exemplars = exemplars::exemplars_of(arena, index);
-                let bytes = exemplars.iter().map(|field| field.len() + EXEMPLAR_BYTES);
-                let bytes = key.len() + ENTRY_BYTES + bytes.sum::<usize>();
-                let fits = self.exemplar_bytes + bytes <= bounds.exemplar_bytes
-                    && known.waiting.bytes + bytes <= bounds.exemplar_bytes / TENANT_PART;
-                if !fits {
-                    given_up.unsent += exemplars.len() as u64;
-                    continue;
-                }
-                self.exemplar_bytes += bytes;
-                known.waiting.put(key, exemplars, bytes, now);
+        let mut key = Vec::new();
+        for index in joining.left.iter() {
+            // Compared before anything is copied: a few bytes may stand for much text.
+            let count = arena.series[index].counts.exemplars as usize;
+            let (key_len, exemplars_len) = exemplars::lengths_of(arena, index);
+            let bytes = key_len + ENTRY_BYTES + exemplars_len + count * EXEMPLAR_BYTES;
+            let fits = self.exemplar_bytes + bytes <= bounds.exemplar_bytes
+                && known.waiting.bytes + bytes <= bounds.exemplar_bytes / TENANT_PART;
+            if !fits {
+                given_up.unsent += count as u64;
+                continue;
             }
+            exemplars::put_key(arena, index, &mut key);
+            let exemplars = exemplars::exemplars_of(arena, index);
+            self.exemplar_bytes += bytes;
+            known.waiting.put(&key, exemplars, bytes, now);
         }
         joining
     }
@@ -335,6 +337,9 @@ impl Known {
             return;
         }
         self.remove(name);
+        if family_bytes(name, field) > most / 2 {
+            return;
+        }
         let family = Family {
             kind,
             field: field.into(),
@@ -417,8 +422,12 @@ impl Known {
 
 impl Family {
     fn bytes(&self, name: &[u8]) -> usize {
-        name.len() + self.field.len() + ENTRY_BYTES
+        family_bytes(name, &self.field)
     }
+}
+
+fn family_bytes(name: &[u8], field: &[u8]) -> usize {
+    name.len() + field.len() + ENTRY_BYTES
 }
 
 impl Waiting {

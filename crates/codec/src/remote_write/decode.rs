@@ -16,7 +16,7 @@ use metrifold_model::{Rejection, RejectionKind, SeriesCounts, Version};
 
 use crate::snappy::SnappyError;
 use crate::wire::{Fields, Parts, WireError};
-use crate::{Arena, Label, Raw, Series, Span, snappy};
+use crate::{Arena, Label, Raw, Series, Span, TEXT_MAX, snappy};
 
 pub use invalid::{Invalid, Reason};
 pub(super) use v2::Refs;
@@ -48,9 +48,10 @@ impl Limits {
     /// Upper bound for a source's configured limit on series.
     pub const MOST_SERIES: usize = 10_000_000;
 
-    /// For batches that were accepted before: only the bounds of offsets.
-    pub(crate) const NONE: Self = Self {
-        decoded_bytes: 1 << 30,
+    /// For batches that were accepted before, and may have grown by edits since: only the bounds of
+    /// offsets, which the text of a batch has to keep in every form.
+    pub const ACCEPTED: Self = Self {
+        decoded_bytes: TEXT_MAX,
         series: Self::MOST_SERIES,
         labels: usize::MAX,
         name_bytes: usize::MAX,
@@ -108,6 +109,9 @@ pub enum DecodeError {
         /// The limit that was exceeded.
         limit: usize,
     },
+    /// There is no memory for it at the moment.
+    #[error("memory is short: try again")]
+    NoRoom,
     /// Edits made it larger than can be handled.
     #[error("batch grew too large by the edits of transforms")]
     GrewTooLarge,
@@ -127,6 +131,7 @@ impl DecodeError {
             WireError::Expands => Self::Expands {
                 limit: limits.decoded_bytes,
             },
+            WireError::NoRoom => Self::NoRoom,
             error => Self::Wire { version, error },
         }
     }
@@ -139,11 +144,25 @@ impl From<DecodeError> for Rejection {
             | DecodeError::TooMany { .. }
             | DecodeError::Expands { .. }
             | DecodeError::Snappy(SnappyError::TooLarge { .. }) => RejectionKind::TooLarge,
+            DecodeError::NoRoom => RejectionKind::Unavailable,
             _ => RejectionKind::Invalid,
         };
         Self::new(kind, error.to_string())
     }
 }
+
+/// Memory that batches take while they are decoded and encoded, beyond what their senders declare.
+pub trait Room: std::fmt::Debug + Send + Sync {
+    /// Takes more memory; returns whether there is any.
+    fn take(&self, bytes: usize) -> bool;
+}
+
+/// Bytes for which no room is asked: nearly all batches take less.
+const FREE: usize = 1 << 20;
+
+/// Memory that a batch takes at most, as a multiple of its bytes written out: a label, whose least is
+/// eight bytes, takes sixteen, and an exemplar is copied.
+const PER_BYTE: usize = 2;
 
 /// Decompresses and walks a body.
 ///
@@ -155,8 +174,23 @@ pub fn decode(
     body: &[u8],
     limits: &Limits,
 ) -> Result<(Arena, Invalid), DecodeError> {
+    decode_within(version, body, limits, None)
+}
+
+/// The same, taking `room` for what a body takes beyond the size that it declares.
+pub(crate) fn decode_within(
+    version: Version,
+    body: &[u8],
+    limits: &Limits,
+    room: Option<&dyn Room>,
+) -> Result<(Arena, Invalid), DecodeError> {
     let raw = Decoder::decompress(body, limits)?;
     let mut decoder = Decoder::new(version, &raw, limits);
+    if room.is_some() {
+        // For the declared size, three times as much as it takes itself is taken already.
+        let free = (raw.as_slice().len() * 3 / PER_BYTE).max(FREE);
+        (decoder.room, decoder.paid) = (room, free.min(limits.decoded_bytes));
+    }
     let walked = match version {
         Version::V1 => decoder.v1(|_| {}),
         Version::V2 => decoder.v2(|_, _| {}),
@@ -171,7 +205,10 @@ pub(super) struct Decoder<'a> {
     arena: Arena,
     invalid: Invalid,
     /// Bytes of the labels and metadata of 2.0 and of the exemplars so far, written out.
-    written: usize,
+    pub(super) written: usize,
+    /// Value of `written` beyond which more room is taken, or the batch refused.
+    paid: usize,
+    room: Option<&'a dyn Room>,
     /// Labels of a 1.0 series before they enter the arena.
     found: v1::Found,
     /// Label references of a 2.0 series before they enter the arena.
@@ -214,6 +251,8 @@ impl<'a> Decoder<'a> {
             arena: Arena::new(version, raw.clone()),
             invalid: Invalid::default(),
             written: 0,
+            paid: limits.decoded_bytes,
+            room: None,
             found: v1::Found::default(),
             refs: v2::Refs::default(),
         }
@@ -230,13 +269,30 @@ impl<'a> Decoder<'a> {
         self.written += text + exemplars as usize * EXEMPLAR_BYTES;
     }
 
-    /// Fails once the series so far take more than is allowed when they are written out.
+    /// Fails once the series so far take more than is allowed when they are written out, or than there
+    /// is memory for.
     #[inline(always)]
-    fn check_written(&self) -> Result<(), WireError> {
-        match self.written > self.limits.decoded_bytes {
-            true => Err(WireError::Expands),
+    fn check_written(&mut self) -> Result<(), WireError> {
+        match self.written > self.paid {
+            true => self.pay(),
             false => Ok(()),
         }
+    }
+
+    #[cold]
+    fn pay(&mut self) -> Result<(), WireError> {
+        let most = self.limits.decoded_bytes;
+        if self.written > most {
+            return Err(WireError::Expands);
+        }
+        let next = self.written.saturating_mul(2).min(most);
+        if let Some(room) = self.room
+            && !room.take((next - self.paid) * PER_BYTE)
+        {
+            return Err(WireError::NoRoom);
+        }
+        self.paid = next;
+        Ok(())
     }
 
     fn labels(&self) -> Labels {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use metrifold_model::Version;
 
 use crate::snappy::Compressor;
-use crate::wire::{Fields, LEN, Value, put_bytes, tag};
+use crate::wire::{Field, Fields, LEN, Value, put_bytes, tag};
 use crate::{Arena, Label, wire};
 
 use super::compress_v1::{self, CompressionChoice};
@@ -67,22 +67,27 @@ fn from_v2(arena: &Arena, out: &mut Compressor) {
     let mut rest = Vec::new();
     for series in arena.iter() {
         rest.clear();
+        // A few references may stand for much text: of a long series, only the length is taken first.
+        let mut passed = 0;
         let mut metadata = None;
         for field in Fields::new(series.rest()).map_while(Result::ok) {
-            let Value::Len(bytes) = field.value else {
-                continue; // start timestamp of a draft of 2.0
-            };
-            match field.number {
-                2 => {
-                    // Without the start timestamp, field 3.
-                    without(bytes, 2, |number| number <= 2, &mut rest);
+            if let (5, Value::Len(bytes)) = (field.number, field.value) {
+                metadata = Some(bytes);
+            }
+            put_converted(arena, &field, &mut rest);
+            if rest.len() > AT_ONCE {
+                passed += rest.len();
+                rest.clear();
+            }
+        }
+        match passed {
+            0 => put_series(arena, series.index(), &rest, out),
+            _ => {
+                put_head(arena, series.index(), passed + rest.len(), out.buffer());
+                for field in Fields::new(series.rest()).map_while(Result::ok) {
+                    put_converted(arena, &field, out.buffer());
+                    out.flush();
                 }
-                3 if !has_custom_buckets(bytes) => {
-                    without(bytes, 4, |number| number <= 15, &mut rest);
-                }
-                4 => exemplar(arena, bytes, &mut rest),
-                5 => metadata = Some(bytes),
-                _ => {}
             }
         }
         if let Some(metadata) = metadata
@@ -91,7 +96,6 @@ fn from_v2(arena: &Arena, out: &mut Compressor) {
             let name = series.get(name_label()).unwrap_or_default();
             families.entry(family(name, entry.0)).or_insert(entry);
         }
-        put_series(arena, series.index(), &rest, out);
     }
     for (family, (kind, help, unit)) in families {
         let mut message = Vec::new();
@@ -106,6 +110,23 @@ fn from_v2(arena: &Arena, out: &mut Compressor) {
         }
         put_bytes(out.buffer(), 3, &message);
         out.flush();
+    }
+}
+
+/// Bytes of a series, without its labels, that are kept until its length is known.
+const AT_ONCE: usize = 1 << 20;
+
+/// Appends a field of a 2.0 series as one of 1.0, if 1.0 has a place for it.
+fn put_converted(arena: &Arena, field: &Field<'_>, out: &mut Vec<u8>) {
+    let Value::Len(bytes) = field.value else {
+        return; // start timestamp of a draft of 2.0
+    };
+    match field.number {
+        // Without the start timestamp, field 3.
+        2 => without(bytes, 2, |number| number <= 2, out),
+        3 if !has_custom_buckets(bytes) => without(bytes, 4, |number| number <= 15, out),
+        4 => exemplar(arena, bytes, out),
+        _ => {}
     }
 }
 
@@ -139,13 +160,17 @@ fn put_series(arena: &Arena, index: usize, rest: &[u8], out: &mut Compressor) {
     if rest.is_empty() {
         return;
     }
-    let labels = arena.labels_of(index);
-    let buffer = out.buffer();
-    buffer.push(tag(1, LEN));
-    wire::put_varint(buffer, (entries_len(labels) + rest.len()) as u64);
-    put_labels(arena, labels, buffer);
-    buffer.extend_from_slice(rest);
+    put_head(arena, index, rest.len(), out.buffer());
+    out.buffer().extend_from_slice(rest);
     out.flush();
+}
+
+/// Appends the beginning of a series, up to its labels; `rest` bytes follow.
+fn put_head(arena: &Arena, index: usize, rest: usize, out: &mut Vec<u8>) {
+    let labels = arena.labels_of(index);
+    out.push(tag(1, LEN));
+    wire::put_varint(out, (entries_len(labels) + rest) as u64);
+    put_labels(arena, labels, out);
 }
 
 fn name_label() -> &'static crate::Name {
@@ -184,26 +209,51 @@ pub(crate) fn has_custom_buckets(histogram: &[u8]) -> bool {
 
 /// Appends a 2.0 exemplar as one of 1.0.
 pub(super) fn exemplar(arena: &Arena, exemplar: &[u8], out: &mut Vec<u8>) {
-    let mut message = Vec::new();
-    let mut refs = Vec::new();
-    for field in Fields::new(exemplar).map_while(Result::ok) {
-        match (field.number, field.value) {
-            (1, Value::Len(bytes)) => refs.extend(wire::packed(bytes).map_while(Result::ok)),
-            (1, Value::Varint(number)) => refs.push(number),
-            // Value and timestamp have the same field numbers in both versions.
-            (2 | 3, _) => message.extend_from_slice(field.whole),
-            _ => {}
-        }
+    out.push(tag(3, LEN));
+    wire::put_varint(out, exemplar_message_len(arena, exemplar) as u64);
+    for field in exemplar_fields(exemplar) {
+        out.extend_from_slice(field.whole);
     }
+    for (name, value) in exemplar_labels(arena, exemplar) {
+        put_label(name, value, out);
+    }
+}
+
+/// The length of what [`exemplar`] appends.
+pub(super) fn exemplar_len(arena: &Arena, exemplar: &[u8]) -> usize {
+    let message = exemplar_message_len(arena, exemplar);
+    1 + wire::varint_len(message as u64) + message
+}
+
+fn exemplar_message_len(arena: &Arena, exemplar: &[u8]) -> usize {
+    let fields = exemplar_fields(exemplar).map(|field| field.whole.len());
+    let labels = exemplar_labels(arena, exemplar)
+        .map(|(name, value)| Label::entry(0, name.len(), value.len()).entry_len());
+    fields.sum::<usize>() + labels.sum::<usize>()
+}
+
+/// Value and timestamp of an exemplar, which have the same field numbers in both versions.
+fn exemplar_fields(exemplar: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    let fields = Fields::new(exemplar).map_while(Result::ok);
+    fields.filter(|field| matches!(field.number, 2 | 3))
+}
+
+/// Labels of a 2.0 exemplar, whose references come packed or one by one.
+fn exemplar_labels<'a>(
+    arena: &'a Arena,
+    exemplar: &'a [u8],
+) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let fields = Fields::new(exemplar).map_while(Result::ok);
+    let mut refs = fields.flat_map(|field| {
+        let (packed, single) = match (field.number, field.value) {
+            (1, Value::Len(bytes)) => (bytes, None),
+            (1, Value::Varint(number)) => (&[][..], Some(number)),
+            _ => (&[][..], None),
+        };
+        wire::packed(packed).map_while(Result::ok).chain(single)
+    });
     let symbol = |number: u64| arena.symbol(number).unwrap_or_default();
-    for pair in refs.chunks_exact(2) {
-        let (name, value) = (symbol(pair[0]), symbol(pair[1]));
-        let mut label = Vec::with_capacity(name.len() + value.len() + 4);
-        put_bytes(&mut label, 1, name);
-        put_bytes(&mut label, 2, value);
-        put_bytes(&mut message, 1, &label);
-    }
-    put_bytes(out, 3, &message);
+    std::iter::from_fn(move || Some((symbol(refs.next()?), symbol(refs.next()?))))
 }
 
 /// Type, help and unit of a 2.0 metadata message; None if all of them are empty.

@@ -4,12 +4,13 @@
 //! 2.0 forbids it, and Prometheus' own receiver refuses it (prometheus#17857).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 
 use metrifold_model::{SeriesCounts, Version};
 
-use crate::wire::{Fields, Value};
+use crate::wire::{Field, Fields, Value};
 use crate::{Arena, Batch};
 
 use super::decode::DecodeError;
@@ -38,8 +39,68 @@ impl Earlier for () {
 #[derive(Debug, Default)]
 pub(super) struct Joining {
     joins: Vec<Join>,
-    /// By key, the indexes of series without samples whose samples are not in the batch.
-    pub(super) left: HashMap<Box<[u8]>, Vec<usize>, RandomState>,
+    /// Series without samples whose samples are not in the batch.
+    pub(super) left: Lone,
+}
+
+/// Series without samples, grouped by their labels. The labels stay in the batch, since those of
+/// many series can take far more than the batch: a group is found by a hash, and compared.
+#[derive(Debug, Default)]
+pub(super) struct Lone {
+    groups: HashMap<u64, Vec<Vec<usize>>, RandomState>,
+}
+
+impl Lone {
+    fn hash(&self, arena: &Arena, index: usize) -> u64 {
+        let mut hasher = self.groups.hasher().build_hasher();
+        for text in texts(arena, index) {
+            hasher.write_usize(text.len());
+            hasher.write(text);
+        }
+        hasher.finish()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    fn add(&mut self, arena: &Arena, index: usize) {
+        let hash = self.hash(arena, index);
+        let groups = self.groups.entry(hash).or_default();
+        match groups.iter_mut().find(|group| same(arena, group[0], index)) {
+            Some(group) => group.push(index),
+            None => groups.push(vec![index]),
+        }
+    }
+
+    /// Removes and returns the series with the labels of this one.
+    fn remove(&mut self, arena: &Arena, index: usize) -> Vec<usize> {
+        let hash = self.hash(arena, index);
+        let Some(groups) = self.groups.get_mut(&hash) else {
+            return Vec::new();
+        };
+        let place = groups.iter().position(|group| same(arena, group[0], index));
+        let group = place.map(|place| groups.swap_remove(place));
+        if groups.is_empty() {
+            self.groups.remove(&hash);
+        }
+        group.unwrap_or_default()
+    }
+
+    /// Indexes of all series.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.groups.values().flatten().flatten().copied()
+    }
+}
+
+/// Names and values of a series' labels, in order.
+fn texts(arena: &Arena, index: usize) -> impl Iterator<Item = &[u8]> {
+    let labels = arena.labels_of(index).iter();
+    labels.flat_map(|label| [arena.text(label.name()), arena.text(label.value())])
+}
+
+fn same(arena: &Arena, one: usize, other: usize) -> bool {
+    texts(arena, one).eq(texts(arena, other))
 }
 
 /// Exemplars to be added to a series.
@@ -67,14 +128,7 @@ pub(super) fn find(arena: &Arena, mut earlier: Option<&mut impl Earlier>) -> Joi
     let mut key = Vec::new();
     if arena.counts.exemplars > 0 {
         for series in arena.iter().filter(|series| is_lone(series.counts())) {
-            put_key(arena, series.index(), &mut key);
-            match joining.left.get_mut(&key[..]) {
-                Some(others) => others.push(series.index()),
-                None => {
-                    let key = key.clone().into_boxed_slice();
-                    joining.left.insert(key, vec![series.index()]);
-                }
-            }
+            joining.left.add(arena, series.index());
         }
     }
     for series in arena.iter() {
@@ -85,12 +139,18 @@ pub(super) fn find(arena: &Arena, mut earlier: Option<&mut impl Earlier>) -> Joi
         if counts.samples + counts.histograms == 0 {
             continue;
         }
-        put_key(arena, series.index(), &mut key);
-        let earlier = earlier.as_mut().map(|earlier| earlier.take(&key));
+        let earlier = earlier.as_mut().map(|earlier| {
+            put_key(arena, series.index(), &mut key);
+            earlier.take(&key)
+        });
+        let lone = match joining.left.is_empty() {
+            true => Vec::new(),
+            false => joining.left.remove(arena, series.index()),
+        };
         let join = Join {
             owner: series.index(),
             earlier: earlier.unwrap_or_default(),
-            lone: joining.left.remove(&key[..]).unwrap_or_default(),
+            lone,
         };
         if !join.earlier.is_empty() || !join.lone.is_empty() {
             joining.joins.push(join);
@@ -112,22 +172,36 @@ pub(crate) fn join_within(batch: &mut Batch) -> Result<u64, DecodeError> {
     Ok(left)
 }
 
-/// Appends the identity of a series: its sorted labels.
-fn put_key(arena: &Arena, index: usize, key: &mut Vec<u8>) {
+/// Replaces `key` by the identity of a series: its sorted labels.
+pub(super) fn put_key(arena: &Arena, index: usize, key: &mut Vec<u8>) {
     key.clear();
-    for label in arena.labels_of(index) {
-        for text in [label.name(), label.value()] {
-            key.extend_from_slice(arena.text(text));
-            key.push(END);
-        }
+    for text in texts(arena, index) {
+        key.extend_from_slice(text);
+        key.push(END);
     }
+}
+
+/// Length of a series' key, and of all its exemplars as fields of 1.0.
+pub(super) fn lengths_of(arena: &Arena, index: usize) -> (usize, usize) {
+    let key = texts(arena, index).map(|text| text.len() + 1).sum();
+    let exemplars = fields_of(arena, index).map(|field| match (arena.version, field.value) {
+        (Version::V1, _) => field.whole.len(),
+        (Version::V2, Value::Len(message)) => encode_v1::exemplar_len(arena, message),
+        (Version::V2, _) => 0,
+    });
+    (key, exemplars.sum())
+}
+
+/// Exemplars of a series as they are encoded.
+fn fields_of(arena: &Arena, index: usize) -> impl Iterator<Item = Field<'_>> {
+    let number = field_number(arena.version);
+    let fields = Fields::new(arena.get(index).rest()).map_while(Result::ok);
+    fields.filter(move |field| field.number == number)
 }
 
 /// Exemplars of a series.
 pub(super) fn exemplars_of(arena: &Arena, index: usize) -> Exemplars {
-    let fields = Fields::new(arena.get(index).rest()).map_while(Result::ok);
-    let exemplars = fields.filter(|field| field.number == field_number(arena.version));
-    exemplars
+    fields_of(arena, index)
         .filter_map(|field| match (arena.version, field.value) {
             (Version::V1, _) => Some(field.whole.into()),
             (Version::V2, Value::Len(message)) => {
@@ -154,9 +228,9 @@ impl Joining {
 
     /// Number of exemplars whose series is not in the batch.
     pub(super) fn left_over(&self, arena: &Arena) -> u64 {
-        let series = self.left.values().flatten();
+        let series = self.left.iter();
         series
-            .map(|&index| u64::from(arena.series[index].counts.exemplars))
+            .map(|index| u64::from(arena.series[index].counts.exemplars))
             .sum()
     }
 
@@ -185,7 +259,7 @@ impl Joining {
             arena.counts.exemplars += u64::from(joined);
             arena.changed = true;
         }
-        for index in self.left.into_values().flatten() {
+        for index in self.left.iter() {
             arena.drop_series(index);
         }
     }

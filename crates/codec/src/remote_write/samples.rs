@@ -32,8 +32,30 @@ impl<'a> SeriesRef<'a> {
             })
     }
 
-    /// The native histograms that can be decoded.
-    pub fn histograms(&self) -> impl Iterator<Item = Histogram> + use<'a> {
+    /// Timestamps of the native histograms.
+    pub fn histogram_timestamps(&self) -> impl Iterator<Item = i64> + use<'a> {
+        const TIMESTAMP: u32 = 15;
+        self.encoded_histograms().map(|histogram| {
+            let mut fields = Fields::new(histogram).map_while(Result::ok);
+            let timestamp = fields.find(|field| field.number == TIMESTAMP);
+            match timestamp.map(|field| field.value) {
+                Some(Value::Varint(number)) => number as i64,
+                _ => 0,
+            }
+        })
+    }
+
+    /// The native histograms that can be decoded; `None` for one whose encoding is longer than
+    /// `most` bytes, since the decoded form of a bucket can take many times as much.
+    pub fn histograms(&self, most: usize) -> impl Iterator<Item = Option<Histogram>> + use<'a> {
+        self.encoded_histograms()
+            .filter_map(move |encoded| match encoded.len() > most {
+                true => Some(None),
+                false => Histogram::decode(encoded).ok().map(Some),
+            })
+    }
+
+    fn encoded_histograms(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let number = match self.version() {
             Version::V1 => 4,
             Version::V2 => 3,
@@ -41,6 +63,6 @@ impl<'a> SeriesRef<'a> {
         Fields::new(self.rest())
             .map_while(Result::ok)
             .filter(move |field| field.number == number)
-            .filter_map(|field| Histogram::decode(field.bytes().ok()?).ok())
+            .filter_map(|field| field.bytes().ok())
     }
 }

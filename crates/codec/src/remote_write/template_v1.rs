@@ -109,7 +109,7 @@ impl Template {
     ///
     /// Never fails: what was encoded here can be decoded.
     pub fn decode(&self) -> Result<Arena, DecodeError> {
-        decode(Version::V1, &self.body(), &Limits::NONE).map(|(arena, _)| arena)
+        decode(Version::V1, &self.body(), &Limits::ACCEPTED).map(|(arena, _)| arena)
     }
 
     fn body(&self) -> Vec<u8> {
@@ -187,7 +187,7 @@ mod tests {
 
     /// A batch with these labels, of which the first is the name, and these samples per series.
     fn batch(series: &[Vec<(String, String)>], samples: usize) -> Arena {
-        let mut builder = ArenaBuilder::new(Limits::NONE);
+        let mut builder = ArenaBuilder::new(Limits::ACCEPTED);
         for labels in series {
             builder.start_series();
             for (name, value) in labels {
@@ -211,7 +211,7 @@ mod tests {
 
     /// Values and timestamps of a body, and the batch itself.
     fn read(body: &[u8]) -> (Vec<(u64, i64)>, Arena) {
-        let (arena, invalid) = decode(Version::V1, body, &Limits::NONE).unwrap();
+        let (arena, invalid) = decode(Version::V1, body, &Limits::ACCEPTED).unwrap();
         assert_eq!(invalid.series(), 0);
         let points = arena.iter().map(|series| {
             let fields: Vec<_> = Fields::new(series.rest()).map(Result::unwrap).collect();

@@ -10,7 +10,7 @@ use crate::wire;
 const SHORT_LITERAL: usize = 60;
 
 /// Largest buffer kept for the next body, in bytes: every thread has one.
-const KEPT: usize = 2 << 20;
+pub(super) const KEPT: usize = 2 << 20;
 
 /// Largest distance of a three-byte copy.
 pub(crate) const REACH: usize = u16::MAX as usize;

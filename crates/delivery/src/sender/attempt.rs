@@ -6,7 +6,7 @@ use tracing::info;
 use metrifold_codec::remote_write::DecodeError;
 use metrifold_engine::planes::metrics::{Delivery, Form, Input, Trouble};
 use metrifold_model::ledger::Reason;
-use metrifold_model::{Outcome, Rejection, Version};
+use metrifold_model::{Outcome, Version};
 
 use super::Shared;
 use super::search::Searched;
@@ -137,10 +137,7 @@ impl<T: Transport> Shared<T> {
             let version = self.versions.choose(delivery.batch.version());
             let body = match self.encode(delivery, version) {
                 Ok(body) => body,
-                Err(error) => {
-                    self.count_lost(delivery, Reason::Invalid, &error.to_string());
-                    return Part::Over(Rejection::from(error).into());
-                }
+                Err(error) => return Part::Over(self.give_up_unencoded(delivery, error)),
             };
             let bytes = body.len();
             let request = attempt(delivery, version, body);

@@ -1,11 +1,11 @@
 //! Books the outcome of a part: metrics, log messages and dead letters.
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::{Unsent, Written};
+use metrifold_codec::remote_write::{DecodeError, Unsent, Written};
 use metrifold_engine::dead_letters::Letter;
 use metrifold_engine::planes::metrics::Delivery;
 use metrifold_model::ledger::Reason;
-use metrifold_model::{Counts, Fault, Outcome, Rejection};
+use metrifold_model::{Counts, Fault, Outcome, Rejection, Version};
 
 use super::Shared;
 use crate::transport::{Refusal, Transport};
@@ -43,6 +43,21 @@ impl<T: Transport> Shared<T> {
         }
     }
 
+    /// Drops a part that cannot be encoded in the version that is sent, and makes it a dead letter as
+    /// it is.
+    pub(super) fn give_up_unencoded(&self, delivery: &mut Delivery, error: DecodeError) -> Outcome {
+        let rejection = Rejection::from(error);
+        let reason = Reason::of_rejected(rejection.kind);
+        self.keep_as(
+            delivery.batch.body_version(),
+            &mut delivery.batch,
+            None,
+            &rejection.reason,
+        );
+        self.count_lost(delivery, reason, &rejection.reason);
+        rejection.into()
+    }
+
     /// Drops a part that the endpoint refuses whatever its content, as configured.
     pub(super) fn give_up_unwanted(
         &self,
@@ -72,18 +87,22 @@ impl<T: Transport> Shared<T> {
 
     /// Makes a part a dead letter.
     pub(super) fn keep(&self, part: &mut Batch, refusal: &Refusal) {
+        // The version that was sent, so the part is encoded already.
+        let version = self.versions.choose(part.version());
+        self.keep_as(version, part, refusal.code.parse().ok(), &refusal.reason);
+    }
+
+    fn keep_as(&self, version: Version, part: &mut Batch, status: Option<u16>, reason: &str) {
         let Some((store, _)) = &self.terms.letters else {
             return;
         };
-        let version = self.versions.choose(part.version());
-        // The version that was sent, so the part is encoded already.
         let Ok(body) = part.body(version) else {
             return;
         };
         let letter = Letter {
             tenant: part.tenant().map(|tenant| tenant.to_string()),
-            status: refusal.code.parse().ok(),
-            reason: refusal.reason.clone(),
+            status,
+            reason: reason.to_owned(),
             version,
             body,
         };

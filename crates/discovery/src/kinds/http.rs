@@ -163,13 +163,13 @@ impl Http {
         let authorization =
             authorization.map_err(|error| Failure::new(Reason::Credentials, error))?;
         let mut uri = self.url.uri().clone();
+        // Credentials are sent only to the configured server, and to nothing that another server has
+        // redirected to.
+        let mut own_server = true;
         for _ in 0..=MAX_REDIRECTS {
             let mut headers = self.headers();
-            // Credentials are sent only to the configured server, and to no redirect elsewhere.
-            if let Some(value) = authorization
-                .clone()
-                .filter(|_| same_server(&uri, self.url.uri()))
-            {
+            own_server &= same_server(&uri, self.url.uri());
+            if let Some(value) = authorization.clone().filter(|_| own_server) {
                 headers.insert(AUTHORIZATION, value);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -185,6 +185,8 @@ impl Http {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
                     if let Some(value) = &authorization
+                        // Another server was not sent them, and says nothing about them.
+                        && own_server
                         && refused.contains(&answer.status())
                     {
                         self.credentials.refused(value);

@@ -214,3 +214,22 @@ fn of_ten_thousand_targets_those_that_stay_are_the_same_in_memory() {
             .all(|it| same(&it))
     );
 }
+
+#[test]
+fn facts_besides_the_targets_stay_until_the_next_provider_of_the_type_shares_its_own() {
+    let (slot, old) = slot(None, "q");
+    let facts = || slot.targets().beside::<u32>().map(|it| *it);
+    old.share(Arc::new(1_u32));
+    assert_eq!(facts(), Some(1));
+    let new = slot.take_over(options(None, "other"));
+    assert_eq!(facts(), Some(1));
+    old.share(Arc::new(2_u32));
+    assert_eq!(facts(), Some(1));
+    new.share(Arc::new(3_u32));
+    assert_eq!(facts(), Some(3));
+    slot.take_over(SlotOptions {
+        type_name: "another".into(),
+        ..options(None, "other")
+    });
+    assert_eq!(facts(), None);
+}

@@ -292,7 +292,7 @@ impl Table {
     }
 
     /// A number that differs if the table or the content of its files does. Made of keyed hashes.
-    fn print(&self) -> u64 {
+    pub(crate) fn print(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.effective.0);
         for (_, state) in self.files.iter() {

@@ -96,15 +96,14 @@ impl Entry {
         self.version = letter.version.to_string();
         // A body that does not decode may be the reason of the refusal: the entry then shows no
         // series.
-        let Ok((arena, _)) = decode(letter.version, &letter.body, &Limits::default()) else {
+        let Ok((arena, _)) = decode(letter.version, &letter.body, &Limits::ACCEPTED) else {
             return;
         };
         let counts = arena.counts();
         self.samples = counts.all_samples();
         for series in arena.iter().take(SERIES_MAX) {
             let floats = series.samples().map(|(_, timestamp)| timestamp);
-            let histograms = series.histograms().map(|histogram| histogram.timestamp);
-            let mut timestamps = floats.chain(histograms);
+            let mut timestamps = floats.chain(series.histogram_timestamps());
             let first_timestamp = timestamps.next();
             self.series.push(Series {
                 labels: labels(series),

@@ -240,7 +240,7 @@ impl Store {
         };
         let origin = Arc::new(Origin::internal(ORIGIN.into()));
         let (version, body) = (letter.version, letter.body);
-        let mut batch = Batch::from_body(version, body, Limits::default(), origin.clone());
+        let mut batch = Batch::from_body(version, body, Limits::ACCEPTED, origin.clone());
         if let Some(tenant) = &letter.tenant {
             batch.set_tenant(tenant.as_str().into());
         }

@@ -172,3 +172,27 @@ fn a_limit_leaves_to_requests_what_the_queues_do_not_need() {
     assert_eq!(reservation.left(Size::mib(fixed + 17)), None);
     assert_eq!(reservation.left(Size::mib(fixed + 20)), Some(20 * MIB));
 }
+
+#[test]
+fn what_a_request_takes_beyond_its_size_is_taken_as_well_and_given_back_once_it_is_queued() {
+    assert!(
+        Budget::default().expansion(peer(1)).is_none(),
+        "nothing is bounded"
+    );
+    let budget = limit(400 * MIB, 100 * MIB);
+    let mut permit = budget.enter(peer(1), false).unwrap();
+    permit.take(Amount::decoded(5 << 20)).unwrap();
+    let expansion = budget.expansion(peer(1)).unwrap();
+    assert!(expansion.take(50 << 20));
+    assert!(!expansion.take(31 << 20), "of 100 MiB, 70 are taken");
+    assert_eq!(budget.account().taken.memory, 70 * MIB);
+    let mut other = budget.enter(peer(2), false).unwrap();
+    assert_eq!(other.take(Amount::decoded(8 << 20)), Err(Refused::Memory));
+    expansion.end();
+    other.take(Amount::decoded(8 << 20)).unwrap();
+    assert!(expansion.take(1 << 30), "the queues count it now");
+    drop((permit, other, expansion));
+    let account = budget.account();
+    assert_eq!(account.taken, Amount::default());
+    assert_eq!((account.requests, account.by_peer.len()), (0, 0));
+}

@@ -15,7 +15,7 @@ mod turns;
 use std::fmt::{self, Debug};
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
@@ -52,6 +52,17 @@ pub struct Query {
     /// Time after which the caller does not wait any longer: the body of the answer must have ended
     /// by then.
     pub deadline: Instant,
+}
+
+impl Query {
+    /// Names the tenant, and no other one, to a server that chooses the tenant by this header.
+    pub fn name_tenant(&mut self, header: &HeaderName) {
+        let tenant = self.tenant.as_deref().map(HeaderValue::from_str);
+        match tenant {
+            Some(Ok(tenant)) => drop(self.headers.insert(header, tenant)),
+            _ => drop(self.headers.remove(header)),
+        }
+    }
 }
 
 /// An answer, with any status.

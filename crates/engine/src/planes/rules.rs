@@ -17,7 +17,7 @@ use metrifold_model::Rejection;
 use metrifold_model::Tenant;
 use metrifold_rules::TenantRules;
 
-pub use edge::{Conflict, Edge, Input, View};
+pub use edge::{Conflict, Edge, Input, Joined, View};
 pub use metrifold_rules::RuleSet;
 pub use plane::Rules;
 pub use reports::{GroupReport, GroupState, Report, Reports};

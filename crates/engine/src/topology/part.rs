@@ -241,13 +241,15 @@ impl<P: Buildable> Part<P> {
             let _ = timeout_at(deadline, sink.task.ended()).await;
             // Both are read before the task is dropped, which gives up the batches in flight: those
             // are counted as queued. Batches with which the sink died earlier are among the dropped.
-            let queued = sink.edge.left();
+            let mut queued = sink.edge.left();
             let mut dropped = sink.edge.dropped();
             drop(sink.task);
             sink.edge.abandon();
             for (reason, tally) in earlier.get(&id).into_iter().flatten() {
                 dropped.entry(*reason).and_modify(|now| *now -= *tally);
             }
+            // With a sink that dies after its queue was closed, its batches end as if they had been left.
+            queued += dropped.remove(&Reason::Shutdown).unwrap_or_default();
             dropped.retain(|_, tally| !tally.is_zero());
             sink.edge.shut().await;
             if queued.batches == 0 {

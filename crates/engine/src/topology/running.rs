@@ -67,7 +67,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(2);
 pub struct Leftover {
     /// The sink's name.
     pub sink: Arc<str>,
-    /// Items left when the time was up, those in flight included.
+    /// Items left when the time was up, those in flight and those with which the sink died included.
     pub queued: Tally,
     /// Items dropped during the drain, by reason: refused, or answered so that their senders send
     /// them again.

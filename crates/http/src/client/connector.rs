@@ -1,7 +1,6 @@
 //! Connections of the data path's client: direct or through a proxy, in plain text or in TLS.
 
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,13 +8,12 @@ use std::{fmt, io};
 
 use http::uri::Scheme;
 use http::{HeaderValue, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -42,23 +40,12 @@ struct Parts {
     timeout: Duration,
 }
 
-/// A connection to an endpoint, or to the proxy in front of it.
-pub(super) struct Stream {
-    io: TokioIo<BoxIo>,
-    /// Whether a proxy reads the requests, which must then name the endpoint.
-    proxied: bool,
-    born: Born,
-}
-
-/// Time at which a connection was made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Born(pub(super) Instant);
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-type BoxIo = Box<dyn Io>;
+/// A connection to an endpoint, or to the proxy in front of it.
+pub(super) type BoxIo = Box<dyn Io>;
 
 impl Connector {
     /// Reads the certificates. No connection is made yet.
@@ -82,11 +69,30 @@ impl Connector {
         })))
     }
 
-    async fn connect(self, endpoint: Uri) -> Result<Stream, TransportError> {
+    /// Connects to an endpoint in time.
+    pub(super) async fn connect(&self, endpoint: &Uri) -> Result<BoxIo, TransportError> {
+        let limit = self.0.timeout;
+        tokio::time::timeout(limit, self.open(endpoint))
+            .await
+            .unwrap_or_else(|_| {
+                let what = format!(
+                    "cannot connect to {}: not done in {limit:?}",
+                    place(endpoint)
+                );
+                Err(TransportError::new(TransportKind::Connect, what))
+            })
+    }
+
+    /// Whether a proxy reads the requests to `http` endpoints, which must then name the endpoint.
+    pub(super) fn is_proxied(&self) -> bool {
+        self.0.proxy.is_some()
+    }
+
+    async fn open(&self, endpoint: &Uri) -> Result<BoxIo, TransportError> {
         let secure = endpoint.scheme() == Some(&Scheme::HTTPS);
-        let (io, proxied) = match &self.0.proxy {
-            None => (self.dial(&endpoint).await?, false),
-            Some(_) if !secure => (self.dial_proxy().await?, true),
+        let io = match &self.0.proxy {
+            None => self.dial(endpoint).await?,
+            Some(_) if !secure => self.dial_proxy().await?,
             Some(proxy) => {
                 let mut tunnel = Tunnel::new(proxy.clone(), ProxyDialer(self.clone()));
                 if let Some(shown) = self.proxy_authorization().await? {
@@ -99,27 +105,20 @@ impl Connector {
                             let what = format!(
                                 "proxy {} did not open a tunnel to {}: {}",
                                 place(proxy),
-                                place(&endpoint),
+                                place(endpoint),
                                 chain(&error)
                             );
                             TransportError::new(TransportKind::Proxy, what)
                         }
                     }
                 })?;
-                (io.into_inner(), false)
+                io.into_inner()
             }
         };
-        let io = if secure {
-            self.encrypt(io, &endpoint, self.0.server_name.clone())
-                .await?
-        } else {
-            io
-        };
-        Ok(Stream {
-            io: TokioIo::new(io),
-            proxied,
-            born: Born(Instant::now()),
-        })
+        match secure {
+            true => self.encrypt(io, endpoint, self.0.server_name.clone()).await,
+            false => Ok(io),
+        }
     }
 
     /// The `Proxy-Authorization` header; `None` without credentials for the proxy.
@@ -186,30 +185,6 @@ impl Connector {
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = TransportError;
-    type Future = BoxFuture<Result<Stream, TransportError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, endpoint: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move {
-            let limit = connector.0.timeout;
-            let late = format!(
-                "cannot connect to {}: not done in {limit:?}",
-                place(&endpoint)
-            );
-            tokio::time::timeout(limit, connector.connect(endpoint))
-                .await
-                .unwrap_or_else(|_| Err(TransportError::new(TransportKind::Connect, late)))
-        })
-    }
-}
-
 /// Connects to the proxy, whatever the requested URL.
 struct ProxyDialer(Connector);
 
@@ -225,52 +200,6 @@ impl Service<Uri> for ProxyDialer {
     fn call(&mut self, _: Uri) -> Self::Future {
         let connector = self.0.clone();
         Box::pin(async move { connector.dial_proxy().await.map(TokioIo::new) })
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new().proxy(self.proxied).extra(self.born)
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
     }
 }
 

@@ -249,6 +249,218 @@ async fn a_connection_that_is_old_is_not_used_again() {
     assert_eq!(peers.lock().unwrap().len(), 3);
 }
 
+/// A server that answers each request of its connections, and counts these.
+async fn keeping(
+    most: usize,
+) -> (
+    Uri,
+    Arc<Mutex<HashSet<SocketAddr>>>,
+    Arc<tokio::sync::Barrier>,
+) {
+    let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
+    let together = Arc::new(tokio::sync::Barrier::new(most));
+    let (seen, all) = (Arc::clone(&peers), Arc::clone(&together));
+    let address = raw(move |mut stream| {
+        let (seen, all) = (Arc::clone(&seen), Arc::clone(&all));
+        async move {
+            seen.lock().unwrap().insert(stream.peer_addr().unwrap());
+            loop {
+                all.wait().await;
+                let answer = b"HTTP/1.1 204 Done\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else {
+                        return;
+                    };
+                    head.push(byte);
+                }
+            }
+        }
+    })
+    .await;
+    let uri = format!("http://{address}/").parse().unwrap();
+    (uri, peers, together)
+}
+
+#[tokio::test]
+async fn as_many_idle_connections_are_kept_as_configured() {
+    let (uri, peers, _together) = keeping(7).await;
+    let client = plain();
+    for connections in [7, 7 + 3] {
+        let asked = (0..7).map(|_| {
+            let (client, uri) = (client.clone(), uri.clone());
+            tokio::spawn(async move {
+                let sent = client.request(Method::GET, &uri, HeaderMap::new(), Body::empty(), LONG);
+                assert_eq!(sent.await.unwrap().status(), 204);
+            })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            asked.await.unwrap();
+        }
+        // Four of seven connections were kept, as `config` says.
+        assert_eq!(peers.lock().unwrap().len(), connections);
+    }
+}
+
+/// A server that answers one request of each connection, and closes its sending side then if `closes`; the
+/// channel tells when the client has closed the connection.
+async fn answering_once(closes: bool) -> (String, tokio::sync::mpsc::Receiver<()>) {
+    let (told, ended) = tokio::sync::mpsc::channel(1);
+    let address = raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let mut body = [0; 4];
+            stream.read_exact(&mut body).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone";
+            stream.write_all(answer).await.unwrap();
+            if closes {
+                stream.shutdown().await.unwrap();
+            }
+            assert_eq!(stream.read(&mut body).await.unwrap(), 0);
+            // Nobody listens once the test has ended.
+            let _ = told.send(()).await;
+        }
+    })
+    .await;
+    (format!("http://{address}/"), ended)
+}
+
+#[tokio::test]
+async fn a_connection_that_its_server_closed_while_it_was_idle_gets_no_request() {
+    let (uri, _ended) = answering_once(true).await;
+    let client = plain();
+    for _ in 0..20 {
+        assert_eq!(post(&client, &uri).await.unwrap().status, 200);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_a_while_and_sooner_if_its_server_has_closed_it() {
+    for (closes, earliest, latest) in [(false, 90, 96), (true, 0, 6)] {
+        let (uri, mut ended) = answering_once(closes).await;
+        let max_age = 2 * LONG;
+        let client = Client::new(&ClientConfig {
+            max_age,
+            ..config()
+        });
+        let client = client.unwrap();
+        assert_eq!(post(&client, &uri).await.unwrap().excerpt, "done");
+        tokio::time::pause();
+        let begin = Instant::now();
+        ended.recv().await.unwrap();
+        let took = begin.elapsed().as_secs();
+        assert!((earliest..=latest).contains(&took), "{closes}: {took} s");
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_wait_for_the_request_arrives_whole() {
+    let (told, mut ended) = tokio::sync::mpsc::channel(1);
+    let address = raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nno!";
+            stream.write_all(answer).await.unwrap();
+            // The end of the connection, in any form.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            told.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let (feed, body) = fed();
+    feed.send(Ok(Bytes::from("a part"))).await.unwrap();
+    let answer = stream(address, body).await;
+    assert_eq!(answer.status(), 413);
+    let body = answer.into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), "no!");
+    // The rest of the request cannot follow: the connection is not used again.
+    ended.recv().await.unwrap();
+    drop(feed);
+}
+
+/// Reads an answer of very many small pieces, four times at once.
+async fn long_answer() {
+    const PIECES: usize = 20_000;
+    let address = raw(|mut stream| async move {
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        for n in 0..PIECES {
+            let piece = format!("4\r\n{n:04x}\r\n");
+            stream.write_all(piece.as_bytes()).await.unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(tokio::spawn(async move {
+            let answer = stream(address, Bytes::new()).await;
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let expected: String = (0..PIECES).map(|n| format!("{n:04x}")).collect();
+            assert!(body == expected);
+        }));
+    }
+    for asked in asked {
+        asked.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_many_pieces_arrives_whole() {
+    long_answer().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn an_answer_of_many_pieces_arrives_whole_on_several_threads() {
+    long_answer().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error() {
+    for head in ["content-length: 100", "transfer-encoding: chunked"] {
+        let address = raw(move |mut stream| async move {
+            let part = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n4\r\nsome\r\n");
+            stream.write_all(part.as_bytes()).await.unwrap();
+        })
+        .await;
+        let body = stream(address, Bytes::new()).await.into_body();
+        assert!(body.collect().await.is_err(), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn the_host_is_that_of_the_url_unless_it_is_given() {
+    let (_listeners, route, _serving) = serving(
+        &local("/"),
+        By(|request: &crate::Request| {
+            let host = request.headers[HOST].to_str().unwrap();
+            answer::text(StatusCode::OK, host)
+        }),
+    );
+    let address = route.local_addr();
+    let uri = format!("http://user:secret@{address}/").parse().unwrap();
+    let given = HeaderMap::from_iter([(HOST, HeaderValue::from_static("other.test"))]);
+    let client = plain();
+    for (headers, expected) in [
+        (HeaderMap::new(), address.to_string()),
+        (given, "other.test".to_owned()),
+    ] {
+        let reply = client.post(&uri, headers, Bytes::new(), LONG).await;
+        assert_eq!(reply.unwrap().excerpt, expected);
+    }
+    for (url, expected) in [
+        ("http://a.test:80/", "a.test"),
+        ("https://a.test:443/x", "a.test"),
+        ("http://a.test:443/", "a.test:443"),
+        ("http://[::1]:9090/", "[::1]:9090"),
+    ] {
+        assert_eq!(host(&url.parse().unwrap()).unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_request_whose_own_body_breaks_is_told_from_an_endpoint_that_fails() {
     let address = raw(|mut stream| async move {

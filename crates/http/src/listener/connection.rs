@@ -308,7 +308,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
             under_way: Some(self.phase.busy(patient)),
         };
         if let Err(reason) = target::settle(&mut request) {
-            let refusal = answer::text(StatusCode::BAD_REQUEST, reason);
+            let refusal = answer::json_error(StatusCode::BAD_REQUEST, reason);
             self.refused(&request, &refusal);
             return answering(Answer::Now(Some(refusal)), true);
         }
@@ -322,14 +322,14 @@ impl Service<http::Request<Incoming>> for Dispatch {
                 let answer = Answer::Later(self.admit(served, params, request));
                 return answering(answer, patient);
             }
-            Target::Detached => answer::retry_after(
+            Target::Detached => answer::in_json(answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
                 1,
                 "this path is not served at the moment",
-            ),
+            )),
             Target::OtherMethods(methods) => not_allowed(methods),
-            Target::Unknown => answer::text(StatusCode::NOT_FOUND, "no such path"),
-            Target::Ambiguous => answer::text(
+            Target::Unknown => answer::json_error(StatusCode::NOT_FOUND, "no such path"),
+            Target::Ambiguous => answer::json_error(
                 StatusCode::BAD_REQUEST,
                 "path is not canonical: it has an empty or dot segment, a semicolon, or an escape that is malformed, in lower case, or of a character that needs none or separates segments",
             ),
@@ -436,7 +436,7 @@ fn not_allowed(methods: Methods) -> Response {
     let list = methods.to_string();
     let first = list.split(',').next().unwrap_or_default();
     let text = format!("send {first}");
-    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, &text);
+    let mut response = answer::json_error(StatusCode::METHOD_NOT_ALLOWED, &text);
     // Names of methods are valid header values.
     if let Ok(allow) = HeaderValue::from_str(&list) {
         response.headers_mut().insert(ALLOW, allow);

@@ -12,6 +12,7 @@ use super::ledger::Reason;
 use super::segment::Place;
 use super::state::{DiskShared, log_name};
 use super::{Entry, Fate, Position};
+use crate::clock::age;
 
 /// A record with its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,10 +115,8 @@ impl Reader {
     fn load(&mut self, place: Place, now: u64) -> Result<Option<Record>, ReadError> {
         let record = self.load_any(place)?;
         let max_age = self.shared.options().max_age;
-        let too_old = |record: &Record| {
-            let age = u128::from(now.saturating_sub(record.entry.accepted_at));
-            max_age.is_some_and(|max| age > max.as_millis())
-        };
+        let too_old =
+            |record: &Record| max_age.is_some_and(|max| age(record.entry.accepted_at, now) > max);
         match record {
             Some(record) if too_old(&record) => {
                 let fate = Fate::Dropped(Reason::TooOld);

@@ -1,7 +1,6 @@
 //! Replays records from disk into memory, and evicts batches from memory.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,12 +9,13 @@ use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Origin, Tenant, Ticket};
 
 use crate::Lane;
+use crate::clock::{age, now_millis};
 use crate::disk::{Entry, Fate, Record};
 use crate::item::{Queued, Tracked};
 
 use super::backlog::Next;
 use super::residence::Residence;
-use super::{Spill, SpillState, now_millis};
+use super::{Spill, SpillState};
 
 /// A record that was read and is about to be put into memory.
 pub(super) struct Readied {
@@ -103,7 +103,7 @@ impl Spill {
                 continue;
             }
             state.backlog.read(&entry);
-            let age = Duration::from_millis(millis.saturating_sub(entry.accepted_at));
+            let age = age(entry.accepted_at, millis);
             let lane = Lane {
                 tenant: batch.tenant().cloned(),
                 id: entry.lane,

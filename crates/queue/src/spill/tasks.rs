@@ -11,10 +11,11 @@ use tracing::warn;
 
 use metrifold_base::LogLimit;
 
+use crate::clock::now_millis;
 use crate::disk::{AppendError, Event, Position, ReadError, Reader};
 use crate::memory::RUN_MAX;
 
-use super::{Spill, now_millis};
+use super::Spill;
 
 /// Poll interval: appends that have failed, abandoned batches and what the disk has dropped have no
 /// waker.

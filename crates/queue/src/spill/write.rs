@@ -9,12 +9,13 @@ use metrifold_codec::Batch;
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Ticket, Version};
 
+use crate::clock::now_millis;
 use crate::disk::{Append, AppendError, Entry, Fate, Refused};
 use crate::item::{Incoming, Queued, Tracked};
 
 use super::residence::{Residence, Unstored};
 use super::tasks::append_failed;
-use super::{Spill, SpillState, Taken, Unspilled, now_millis};
+use super::{Spill, SpillState, Taken, Unspilled};
 
 impl Spill {
     /// Puts a batch into memory, or writes it to disk if it must queue behind others there.

@@ -432,6 +432,25 @@ fn any_failure_and_any_crash_leaves_the_old_set_or_the_new_one() {
 }
 
 #[test]
+fn what_was_written_is_read_back_however_large_it_is() {
+    let scratch = scratch();
+    let expr = "up or ".repeat(1 << 20) + "up";
+    let set = set(&[("a", "large", &expr), ("b", "small", "up")]);
+    let large = set.get("a").unwrap().file("large").unwrap();
+    assert!(large.text().0.len() > 4 << 20);
+    RulesDirectory::open(&scratch.path)
+        .unwrap()
+        .apply(&set)
+        .unwrap();
+    let held = RulesDirectory::open(&scratch.path).unwrap().held();
+    assert!(
+        held == set,
+        "of {:?}",
+        held.iter().map(|(tenant, _)| tenant).collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn names_of_any_kind_are_files_of_one_folder() {
     let Scratch { path, _folder } = scratch();
     let long = "x".repeat(300);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::Wanted;
 use crate::Version;
-use crate::disk::{Disk, Lock, Stat, WriteError, found};
+use crate::disk::{self, Disk, Lock, Stat, WriteError, found};
 
 /// Name of a version's manifest, which lists the files that this component wrote.
 pub(super) const MANIFEST: &str = ".metrifold-rules.json";
@@ -255,14 +255,10 @@ impl Layout {
     /// its files would be taken for those of another program.
     fn own(&self, version: u64) -> Result<BTreeSet<String>, WriteError> {
         let path = self.version(version).join(MANIFEST);
-        let Some(stat) = found(fs::metadata(&path), "look at", &path)? else {
+        if found(fs::metadata(&path), "look at", &path)?.is_none() {
             return Ok(BTreeSet::new());
-        };
-        if stat.len() > MAX_MANIFEST {
-            let error = io::Error::other(format!("it is larger than {MAX_MANIFEST} bytes"));
-            return Err(WriteError::io("read", &path)(error));
         }
-        let text = fs::read(&path).map_err(WriteError::io("read", &path))?;
+        let text = disk::read(&path, MAX_MANIFEST).map_err(WriteError::io("read", &path))?;
         let head: Result<Head, _> = serde_json::from_slice(&text);
         if let Ok(Head { format }) = head
             && format != FORMAT
@@ -288,7 +284,8 @@ impl Layout {
             let path = folder.join(&name);
             // Another program may have removed or replaced the file.
             let Ok(stat) = Stat::of(&path) else { continue };
-            let content = fs::read(&path).map_err(WriteError::io("read", &path))?;
+            let content =
+                disk::read(&path, disk::MAX_FILE).map_err(WriteError::io("read", &path))?;
             let version = Version::of(&content);
             known.insert(name, Known { version, stat });
         }

@@ -1,9 +1,11 @@
 //! Reads files and detects changes during the reading.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use metrifold_base::{FileError, open_file};
 
 /// Metadata that changes with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,11 @@ pub(super) fn read(path: &Path, stamp: &Stamp, max: usize) -> Result<Vec<u8>, Fa
         }
         _ => Failure::Message(format!("cannot be read: {error}")),
     };
-    let file = File::open(path).map_err(failed)?;
+    // A pipe may have taken its place, which would block.
+    let file = open_file(path).map_err(|error| match error {
+        FileError::Io(error) => failed(error),
+        _ => Failure::Changed,
+    })?;
     let mut text = Vec::new();
     (&file)
         .take(max as u64 + 1)

@@ -1,18 +1,24 @@
 //! Objects as files of a local directory. Conditions hold among all processes that use the directory: a
 //! writer holds the directory's lock file, which the system unlocks when the process dies.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use metrifold_base::{FileError, read_file};
 use metrifold_files::replace;
 
-use super::{Expected, Listed, Object, ObjectError, Objects, WORTH_THREADS, on_threads};
+use super::{Expected, FILES, Listed, Object, ObjectError, Objects, WORTH_THREADS, on_threads};
 
 /// Name of the lock file that a writer holds.
 const LOCK: &str = ".rules.lock";
+/// Attempts at the lock and the pause between them: ten seconds, far longer than any write takes.
+const LOCK_ATTEMPTS: usize = 2000;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// Maximum depth of folders with objects, below the root.
 const MAX_DEPTH: usize = 4;
 /// Maximum number of objects of a list.
@@ -22,6 +28,8 @@ const MAX_OBJECTS: usize = 1_000_000;
 #[derive(Debug)]
 pub struct LocalDirectory {
     root: PathBuf,
+    /// Whether the folder of all files was there. Nothing that writes a store removes it.
+    is_found: AtomicBool,
 }
 
 impl LocalDirectory {
@@ -32,11 +40,52 @@ impl LocalDirectory {
     /// Fails if the directory cannot be created or written.
     pub fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
-        let directory = Self {
-            root: root.to_owned(),
-        };
+        let directory = Self::to_read(root);
         directory.lock_file()?;
         Ok(directory)
+    }
+
+    /// A directory that is only read. It need not exist yet, and nothing is created in it.
+    pub fn to_read(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            is_found: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens the lock file and locks it, unless another process keeps it locked for too long.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "every call of a store blocks, and is made where it may"
+    )]
+    fn lock(&self) -> io::Result<File> {
+        let lock = self.lock_file()?;
+        for _ in 0..LOCK_ATTEMPTS {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        let wait = LOCK_PAUSE * u32::try_from(LOCK_ATTEMPTS).unwrap_or(u32::MAX);
+        let reason = format!("another process has kept {LOCK} locked for {wait:?}");
+        Err(io::Error::new(ErrorKind::TimedOut, reason))
+    }
+
+    /// Fails if the directory is not there, or its files no longer are, as when it is not mounted: then
+    /// the files are not known, and not gone.
+    fn check(&self) -> io::Result<()> {
+        fs::metadata(&self.root)?;
+        match fs::metadata(self.root.join(FILES)) {
+            Ok(_) => self.is_found.store(true, Ordering::Relaxed),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if self.is_found.load(Ordering::Relaxed) {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn lock_file(&self) -> io::Result<File> {
@@ -61,8 +110,7 @@ impl LocalDirectory {
             key: key.to_owned(),
             reason: error.to_string(),
         };
-        let lock = self.lock_file().map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        let lock = self.lock().map_err(failed)?;
         let stamp = stamp(&path).map_err(failed)?;
         let holds = match expected {
             Expected::Any => true,
@@ -141,6 +189,7 @@ impl LocalDirectory {
                 found.push(Listed {
                     key: key.to_owned(),
                     stamp,
+                    problem: None,
                 });
             }
         }
@@ -171,7 +220,9 @@ fn stamp(path: &Path) -> io::Result<Option<String>> {
 
 impl Objects for LocalDirectory {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
-        let listed = self.walk(&self.root.join(prefix));
+        let listed = self
+            .check()
+            .and_then(|()| self.walk(&self.root.join(prefix)));
         listed.map_err(|error| ObjectError::Store {
             action: "list",
             key: prefix.to_owned(),
@@ -217,7 +268,12 @@ impl Objects for LocalDirectory {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
                 Ok(()) => match path.parent() {
-                    Some(folder) => File::open(folder)?.sync_all(),
+                    Some(folder) => {
+                        File::open(folder)?.sync_all()?;
+                        // Nobody writes to it meanwhile, and it stays if there is anything left in it.
+                        let _ = fs::remove_dir(folder);
+                        Ok(())
+                    }
                     None => Ok(()),
                 },
             }

@@ -27,6 +27,8 @@ struct Known {
     good: Option<Arc<StoredFile>>,
     /// Why the current version is invalid or unreadable; `good` is then an older one.
     problem: Option<String>,
+    /// Why the store did not tell whether there is another version by now.
+    unknown: Option<String>,
 }
 
 /// A file that is left out or kept at an earlier version, or an object that is no rule file.
@@ -69,7 +71,7 @@ impl Follower {
             Some(Quarantined {
                 tenant: place.tenant.clone(),
                 file: place.file.clone(),
-                reason: known.problem.clone()?,
+                reason: known.unknown.as_ref().or(known.problem.as_ref())?.clone(),
                 keeps: known.good.is_some(),
             })
         });
@@ -100,7 +102,7 @@ impl Follower {
         let before = self.set.clone();
         let mut touched: BTreeMap<String, ()> = BTreeMap::new();
         let mut refreshed = Refreshed::default();
-        let listed: BTreeMap<Place, String> = listed.into_iter().collect();
+        let listed: BTreeMap<Place, Result<String, String>> = listed.into_iter().collect();
         let gone: Vec<Place> = self
             .known
             .keys()
@@ -112,21 +114,23 @@ impl Follower {
             self.known.remove(&place);
             touched.insert(place.tenant, ());
         }
-        let is_new = |(place, stamp): &(&Place, &String)| {
-            self.known
-                .get(*place)
-                .is_none_or(|known| known.stamp != **stamp)
-        };
-        let places: Vec<Place> = listed
-            .iter()
-            .filter(is_new)
-            .map(|(place, _)| place.clone())
-            .collect();
+        let mut changed = BTreeMap::new();
+        for (place, stamp) in listed {
+            match (stamp, self.known.get_mut(&place)) {
+                (Ok(stamp), Some(known)) if known.stamp == stamp => known.unknown = None,
+                (Ok(stamp), _) => drop(changed.insert(place, stamp)),
+                (Err(reason), _) => {
+                    self.known.entry(place).or_default().unknown = Some(reason);
+                }
+            }
+        }
+        let places: Vec<Place> = changed.keys().cloned().collect();
         refreshed.read = places.len();
         for (place, read) in read_all(store, checks, places) {
             touched.insert(place.tenant.clone(), ());
-            let stamp = listed.get(&place).cloned().unwrap_or_default();
+            let stamp = changed.remove(&place).unwrap_or_default();
             let known = self.known.entry(place).or_default();
+            known.unknown = None;
             match read {
                 Read::Good(file) => {
                     (known.stamp, known.good, known.problem) = (stamp, Some(file), None);

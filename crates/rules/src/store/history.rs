@@ -1,5 +1,7 @@
 //! History of the files: former texts, and who changed them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ATTEMPTS, Change, Expected, ObjectError, Place, Store, StoreError, Text};
@@ -47,7 +49,7 @@ pub struct Entry {
 }
 
 impl Store {
-    /// Reads the kept changes of a file, newest first.
+    /// Reads the kept changes of a file, newest first, without their texts.
     ///
     /// # Errors
     ///
@@ -57,10 +59,26 @@ impl Store {
         for id in self.entries(place)?.iter().rev().take(self.keep) {
             // Another process may have pruned the entry meanwhile; a damaged entry is skipped.
             if let Ok(entry) = self.entry(place, id) {
-                entries.push(entry);
+                entries.push(Entry {
+                    text: None,
+                    ..entry
+                });
             }
         }
         Ok(entries)
+    }
+
+    /// Reads the change that gave a file a version; `None` if it is not among the newest.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does not answer.
+    pub fn entry_of(&self, place: &Place, version: Version) -> Result<Option<Entry>, StoreError> {
+        let version = Some(version.to_string());
+        let ids = self.entries(place)?;
+        let newest = ids.iter().rev().take(LOOKED_AT);
+        let mut entries = newest.filter_map(|id| self.entry(place, id).ok());
+        Ok(entries.find(|entry| entry.version == version))
     }
 
     /// Reads a change of a file by its ID.
@@ -199,6 +217,38 @@ impl Store {
         for id in &ids[..ids.len().saturating_sub(self.keep)] {
             let key = format!("{folder}{id}.json");
             match self.objects.delete(&key, Expected::Any) {
+                Ok(()) | Err(ObjectError::Changed) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Removes the history of a tenant's removed files, beyond the number of these to keep, beginning with
+    /// the file that was removed first.
+    pub(super) fn prune_removed(&self, tenant: &str) -> Result<(), StoreError> {
+        let folder = format!("{HISTORY}{tenant}/");
+        let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for listed in self.objects.list(&folder)? {
+            let file = listed.key.strip_prefix(&folder);
+            if let Some((file, _)) = file.and_then(|file| file.split_once('/')) {
+                keys.entry(file.to_owned()).or_default().push(listed.key);
+            }
+        }
+        // Listed afterwards, so that a file that was created since is not taken for a removed one.
+        for name in self.names(tenant)? {
+            keys.remove(&name);
+        }
+        let mut removed: Vec<_> = keys.into_values().collect();
+        // The names of entries sort by time, and are equally long.
+        removed.sort_by_cached_key(|keys| {
+            let names = keys.iter().filter_map(|key| key.rsplit('/').next());
+            std::cmp::Reverse(names.max().map(str::to_owned))
+        });
+        for key in removed.iter().skip(self.keep_removed).flatten() {
+            match self.objects.delete(key, Expected::Any) {
                 Ok(()) | Err(ObjectError::Changed) => {}
                 Err(error) => return Err(error.into()),
             }

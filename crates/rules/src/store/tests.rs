@@ -109,20 +109,26 @@ fn changes_are_noted_with_who_and_when_and_the_oldest_go() {
     let history = store.history(&place).unwrap();
     let told: Vec<_> = history
         .iter()
-        .map(|entry| (entry.action, entry.by.as_str(), entry.text.as_deref()))
+        .map(|entry| {
+            assert_eq!(entry.text, None);
+            let text = store.entry(&place, &entry.id).unwrap().text;
+            (entry.action, entry.by.as_str(), text.unwrap_or_default())
+        })
         .collect();
     assert_eq!(
         told,
         [
-            (Action::Delete, "x", None),
-            (Action::Outside, "", Some("by hand")),
-            (Action::Put, "somebody", Some("text 3")),
-            (Action::Put, "somebody", Some("text 2")),
-            (Action::Put, "somebody", Some("text 1")),
+            (Action::Delete, "x", String::new()),
+            (Action::Outside, "", "by hand".to_owned()),
+            (Action::Put, "somebody", "text 3".to_owned()),
+            (Action::Put, "somebody", "text 2".to_owned()),
+            (Action::Put, "somebody", "text 1".to_owned()),
         ]
     );
-    let entry = store.entry(&place, &history[2].id).unwrap();
-    assert_eq!(entry, history[2]);
+    let version = |text: &str| Version::of(text.as_bytes());
+    let entry = store.entry_of(&place, version("text 3")).unwrap();
+    assert_eq!(entry.unwrap().id, history[2].id);
+    assert_eq!(store.entry_of(&place, version("text 9")).unwrap(), None);
 }
 
 /// Increments the number in a file; returns whether this writer won.

@@ -14,10 +14,22 @@ use super::{Face, RETRY_AFTER, page};
 
 const OWN_PATH: &str = "/promregatorMetrics";
 
+/// The labels of every instance, which Promregator's own labels give already, and those that the
+/// program that pulls sets.
+const OF_ALL: [&str; 7] = [
+    "job",
+    "instance",
+    "org_name",
+    "space_name",
+    "app_name",
+    "cf_instance_id",
+    "cf_instance_number",
+];
+
 #[derive(Serialize)]
-struct Group {
+struct Group<'a> {
     targets: [String; 1],
-    labels: BTreeMap<&'static str, String>,
+    labels: BTreeMap<&'a str, String>,
 }
 
 impl Face {
@@ -37,9 +49,9 @@ impl Face {
 }
 
 /// The targets of the list, all at this address.
-fn groups(catalogue: &Catalogue, address: &str, keys: &ExposeKeys) -> Vec<Group> {
+fn groups<'a>(catalogue: &'a Catalogue, address: &str, keys: &ExposeKeys) -> Vec<Group<'a>> {
     let entries = catalogue.entries.iter();
-    let mut groups: Vec<Group> = entries.map(|entry| group(entry, address)).collect();
+    let mut groups: Vec<Group<'a>> = entries.map(|entry| group(entry, address)).collect();
     if keys.own_metrics {
         let labels = ["__meta_promregator_target_path", "__metrics_path__"];
         groups.push(Group {
@@ -56,7 +68,7 @@ fn groups(catalogue: &Catalogue, address: &str, keys: &ExposeKeys) -> Vec<Group>
     groups
 }
 
-fn group(entry: &Entry, address: &str) -> Group {
+fn group<'a>(entry: &'a Entry, address: &str) -> Group<'a> {
     let get = |name: &str| {
         let value = entry.discovered.get(&format!("__meta_cf_{name}"));
         value.unwrap_or_default().to_owned()
@@ -74,15 +86,38 @@ fn group(entry: &Entry, address: &str) -> Group {
         ("__meta_promregator_target_instanceId", get("instance_id")),
         ("__metrics_path__", entry.path.clone()),
     ];
+    // Without them, the targets of an instance that has several would have equal labels.
+    let plain = entry.discovered.iter();
+    let plain = plain.filter(|(name, _)| !name.starts_with("__") && !OF_ALL.contains(name));
+    let plain = plain.map(|(name, value)| (name, value.to_owned()));
     Group {
         targets: [address.to_owned()],
-        labels: labels.into(),
+        labels: labels.into_iter().chain(plain).collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_labels_that_tell_targets_apart_are_listed_as_they_are() {
+        let labels = [
+            ("__meta_cf_app_guid", "a"),
+            ("__meta_cf_instance_id", "a:0"),
+            ("app_name", "shop"),
+            ("cf_instance_id", "a:0"),
+            ("cf_process_id", "p"),
+            ("instance", "a:0"),
+            ("metrics_path", "/b"),
+        ];
+        let catalogue = Catalogue::of(labels.into_iter().collect());
+        let labels = group(&catalogue.entries[0], "here:1").labels;
+        let plain = labels.keys().filter(|name| !name.starts_with("__"));
+        let plain: Vec<_> = plain.copied().collect();
+        assert_eq!(plain, ["cf_process_id", "metrics_path"]);
+        assert_eq!(labels["__meta_promregator_target_instanceId"], "a:0");
+    }
 
     #[test]
     fn targets_behind_tls_are_asked_by_https() {

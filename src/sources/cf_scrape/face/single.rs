@@ -59,10 +59,11 @@ impl Face {
             merged.push(DURATION, DURATION_HELP, &[], seconds);
             return Ok(page(TEXT, merged.finish().into()));
         }
-        let text = report(found.format(), found.text(), seconds);
-        let content_type = found.content_type().cloned();
-        let content_type = content_type.unwrap_or_else(|| fallback(found.format()));
-        Ok(page(content_type, text))
+        let text = report(found.format(), found.text(), seconds)?;
+        Ok(page(
+            content_type(found.format(), found.content_type()),
+            text,
+        ))
     }
 }
 
@@ -87,7 +88,16 @@ fn asked(catalogue: &Catalogue, request: &Request) -> Result<Candidate, Failed> 
     candidate.map_err(|reason| Failed(StatusCode::BAD_GATEWAY, reason))
 }
 
-/// Content-Type for a page that came without one.
+/// Content-Type of a page: the original where it names the format that the page was taken for.
+fn content_type(format: Format, original: Option<&HeaderValue>) -> HeaderValue {
+    let named = original.filter(|it| {
+        let text = it.to_str().ok();
+        text.is_some_and(|text| Format::of(Some(text)) == Ok(format))
+    });
+    named.cloned().unwrap_or_else(|| fallback(format))
+}
+
+/// Content-Type for a page that came without a known one.
 fn fallback(format: Format) -> HeaderValue {
     match format {
         Format::Text => TEXT,
@@ -100,11 +110,15 @@ fn fallback(format: Format) -> HeaderValue {
     }
 }
 
-/// Appends Promregator's metrics about a scrape, if the format is text.
-fn report(format: Format, text: &Bytes, seconds: f64) -> Bytes {
+/// Appends Promregator's metrics about a scrape, if the format is text. Fails for a page that breaks
+/// off: with an end of ours, it would pass for a whole one.
+fn report(format: Format, text: &Bytes, seconds: f64) -> Result<Bytes, Failed> {
     let body = match format {
-        Format::Protobuf => return text.clone(),
-        Format::OpenMetrics => without_end(text),
+        Format::Protobuf => return Ok(text.clone()),
+        Format::OpenMetrics => without_end(text).ok_or_else(|| {
+            let text = "the page breaks off: it does not end with # EOF".to_owned();
+            Failed(StatusCode::BAD_GATEWAY, text)
+        })?,
         Format::Text => &text[..],
     };
     let mut out = Vec::with_capacity(text.len() + 256);
@@ -119,13 +133,14 @@ fn report(format: Format, text: &Bytes, seconds: f64) -> Bytes {
     if format == Format::OpenMetrics {
         out.extend_from_slice(b"# EOF\n");
     }
-    out.into()
+    Ok(out.into())
 }
 
-/// A page of OpenMetrics without its `# EOF`.
-fn without_end(text: &[u8]) -> &[u8] {
+/// A page of OpenMetrics without its `# EOF`. `None` if it does not end with that line.
+fn without_end(text: &[u8]) -> Option<&[u8]> {
     let trimmed = text.strip_suffix(b"\n").unwrap_or(text);
-    trimmed.strip_suffix(b"# EOF").unwrap_or(text)
+    let body = trimmed.strip_suffix(b"# EOF")?;
+    (body.is_empty() || body.ends_with(b"\n")).then_some(body)
 }
 
 #[cfg(test)]
@@ -133,8 +148,18 @@ mod tests {
     use super::*;
 
     fn reported(format: Format, text: &'static str) -> String {
-        let out = report(format, &Bytes::from_static(text.as_bytes()), 0.5);
+        let out = report(format, &Bytes::from_static(text.as_bytes()), 0.5).unwrap();
         String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_content_type_names_the_format_that_a_page_was_taken_for() {
+        let open = HeaderValue::from_static("application/openmetrics-text; version=0.0.1");
+        let other = HeaderValue::from_static("text/html");
+        assert_eq!(content_type(Format::OpenMetrics, Some(&open)), open);
+        assert_eq!(content_type(Format::Text, Some(&open)), TEXT);
+        assert_eq!(content_type(Format::Text, Some(&other)), TEXT);
+        assert_eq!(content_type(Format::Text, None), TEXT);
     }
 
     #[test]
@@ -151,5 +176,13 @@ mod tests {
         assert_eq!(open("a 1\n# EOF\n"), format!("a 1\n{added}# EOF\n"));
         assert_eq!(open("a 1\n# EOF"), format!("a 1\n{added}# EOF\n"));
         assert_eq!(reported(Format::Protobuf, "x"), "x");
+        for text in ["", "a 1\n", "a 1\n# EO", "a 1 # EOF\n"] {
+            let failed = report(
+                Format::OpenMetrics,
+                &Bytes::from_static(text.as_bytes()),
+                0.5,
+            );
+            assert_eq!(failed.unwrap_err().0, StatusCode::BAD_GATEWAY, "{text}");
+        }
     }
 }

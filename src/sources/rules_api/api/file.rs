@@ -4,7 +4,8 @@ use http::StatusCode;
 use serde_json::json;
 
 use metrifold_http::{Response, answer};
-use metrifold_rules::store::Action;
+use metrifold_rules::Version;
+use metrifold_rules::store::{Action, Place};
 
 use super::write::NewFile;
 use super::{Api, Asked, Made, entry_to_json, not_modified, place, stored_text, told};
@@ -20,20 +21,26 @@ impl Api {
             let text = entry
                 .text
                 .ok_or_else(|| absent("the file was removed in that version"))?;
-            return Ok(reply::yaml(text));
+            return self.file(asked, &place, text.into_bytes());
         }
-        let text = self.text(&place)?;
-        if is_known(&asked.headers, text.version) {
-            return Ok(not_modified(text.version));
+        let text = self.text(&place)?.text;
+        self.file(asked, &place, text)
+    }
+
+    /// Answers with the text of a file.
+    fn file(&self, asked: &Asked, place: &Place, text: Vec<u8>) -> Result<Response, Failure> {
+        let version = Version::of(&text);
+        if is_known(&asked.headers, version) {
+            return Ok(not_modified(version));
         }
         let answer = match wants_json(&asked.headers) {
             true => {
-                let file = self.parse_stored(&place, &text)?;
+                let file = self.parse_stored(place, &text)?;
                 reply::json(StatusCode::OK, &document::to_json(&file))
             }
-            false => reply::yaml(text.text),
+            false => reply::yaml(text),
         };
-        Ok(reply::tagged(answer, text.version))
+        Ok(reply::tagged(answer, version))
     }
 
     pub(super) fn put_file(&self, asked: &Asked) -> Result<Response, Failure> {
@@ -44,6 +51,7 @@ impl Api {
             name,
             text: &stored_text(&asked.body, file.file()),
             file,
+            is_admitted: true,
             wanted: wanted(&asked.headers)?,
             action: Action::Put,
         };
@@ -85,6 +93,7 @@ impl Api {
             name,
             text: text.as_bytes(),
             file,
+            is_admitted: true,
             wanted: wanted(&asked.headers)?,
             action: Action::Rollback,
         };

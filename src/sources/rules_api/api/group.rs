@@ -24,7 +24,7 @@ impl Api {
     pub(super) fn get_group(&self, asked: &Asked) -> Result<Response, Failure> {
         let place = place(asked);
         let text = self.text(&place)?;
-        let file = self.parse_stored(&place, &text)?;
+        let file = self.parse_stored(&place, &text.text)?;
         let group = find(&file, asked)?;
         let version = group_version(group);
         if is_known(&asked.headers, version) {
@@ -130,6 +130,7 @@ impl Api {
                         name,
                         text: &text,
                         file: Arc::new(StoredFile::new(file)),
+                        is_admitted: false,
                         wanted,
                         action: Action::Put,
                     };
@@ -153,6 +154,6 @@ pub(in crate::sources::rules_api) enum Emptied {
     Goes,
 }
 
-fn group_version(group: &Group) -> Version {
+pub(in crate::sources::rules_api) fn group_version(group: &Group) -> Version {
     Version::of(group.to_yaml().as_bytes())
 }

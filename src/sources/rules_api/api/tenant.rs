@@ -22,7 +22,7 @@ impl Api {
     ///
     /// Before the store was read, there is no answer: a ruler would take an empty one for the truth, and drop
     /// what it has.
-    pub(super) fn all(&self) -> Result<Response, Failure> {
+    pub(super) fn all(&self, asked: &Asked) -> Result<Response, Failure> {
         let unread = || Rejection::unavailable("the store of rules has not been read yet");
         let set = locked(&self.shared.newest).clone().ok_or_else(unread)?;
         let mut tenants: Vec<_> = set.iter().collect();
@@ -36,7 +36,12 @@ impl Api {
             })
         });
         let groups = groups.collect();
-        Ok(reply::yaml(RuleFile { groups }.to_yaml()))
+        let text = RuleFile { groups }.to_yaml();
+        let version = Version::of(text.as_bytes());
+        match is_known(&asked.headers, version) {
+            true => Ok(not_modified(version)),
+            false => Ok(reply::tagged(reply::yaml(text), version)),
+        }
     }
 
     pub(super) fn get_tenant(&self, asked: &Asked) -> Result<Response, Failure> {
@@ -89,6 +94,7 @@ impl Api {
             name: MAIN,
             text: &text,
             file,
+            is_admitted: true,
             wanted: match (condition, files.get(MAIN)) {
                 (Wanted::Any, _) => Wanted::Any,
                 (_, Some(main)) => Wanted::Version(vec![main.text.version]),
@@ -96,10 +102,15 @@ impl Api {
             },
             action: Action::Put,
         };
+        let mut versions: BTreeMap<String, Version> = files
+            .iter()
+            .map(|(name, kept)| (name.clone(), kept.text.version))
+            .collect();
         let made = self.write(asked, new, files)?;
         let made = Made { warnings, ..made };
-        let version = self.version_now(&asked.tenant)?.unwrap_or(made.version);
-        Ok(told(asked, &made, version))
+        versions.insert(MAIN.to_owned(), made.version);
+        let versions = versions.iter().map(|(name, version)| (&**name, *version));
+        Ok(told(asked, &made, version_of_all(versions)))
     }
 
     pub(super) fn delete_tenant(&self, asked: &Asked) -> Result<Response, Failure> {
@@ -132,16 +143,10 @@ impl Api {
         }
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }
-
-    fn version_now(&self, tenant: &str) -> Result<Option<Version>, Failure> {
-        let texts = self.texts(tenant)?;
-        let versions = texts.iter().map(|(name, text)| (&**name, text.version));
-        Ok((!texts.is_empty()).then(|| version_of_all(versions)))
-    }
 }
 
 /// The version of all files of a tenant.
-fn version_of(files: &Files) -> Version {
+pub(in crate::sources::rules_api) fn version_of(files: &Files) -> Version {
     let files = files.iter();
     version_of_all(files.map(|(name, kept)| (&**name, kept.text.version)))
 }

@@ -19,6 +19,8 @@ pub(in crate::sources::rules_api) struct NewFile<'n> {
     pub(in crate::sources::rules_api) name: &'n str,
     pub(in crate::sources::rules_api) text: &'n [u8],
     pub(in crate::sources::rules_api) file: Arc<StoredFile>,
+    /// Whether all of its rules were [admitted](Api::admit), and not just those that are new.
+    pub(in crate::sources::rules_api) is_admitted: bool,
     /// The condition on the present file of this name.
     pub(in crate::sources::rules_api) wanted: Wanted,
     pub(in crate::sources::rules_api) action: Action,
@@ -97,7 +99,7 @@ impl Api {
         Ok(file)
     }
 
-    /// Writes a file whose rules were [admitted](Self::admit), if its condition holds and the tenant's
+    /// Writes a file whose new rules were [admitted](Self::admit), if its condition holds and the tenant's
     /// limits allow it. `files` are all present files of the tenant.
     pub(in crate::sources::rules_api) fn write(
         &self,
@@ -110,8 +112,17 @@ impl Api {
             return Err(StoreError::Precondition { current }.into());
         }
         self.check_bounds(new.text, new.file.file(), &files)?;
-        let held_up = self.held_up(asked, new.name, new.file, files);
         let place = Place::new(&*asked.tenant, new.name);
+        if current.is_none() {
+            let names = self.shared.store.names_with(&place)?;
+            let most = self.shared.config.max_names_per_tenant;
+            check_bound("max_names_per_tenant", "names of files", names, most)?;
+        }
+        let is_alone = new.is_admitted && files.is_empty();
+        let held_up = match is_alone {
+            true => None,
+            false => self.held_up(asked, new.name, new.file, files),
+        };
         let (version, changed) = if asked.parameters.dry_run {
             let version = Version::of(new.text);
             (version, current != Some(version))
@@ -133,7 +144,8 @@ impl Api {
     }
 
     /// Why the transforms behind this source would not pass a file on together with the tenant's
-    /// others. That is no reason to refuse it: if two files are at fault, each must be mendable alone.
+    /// others. That is no reason to refuse it: if two files or groups are at fault, each must be mendable
+    /// alone.
     fn held_up(
         &self,
         asked: &Asked,
@@ -141,9 +153,6 @@ impl Api {
         file: Arc<StoredFile>,
         others: Files,
     ) -> Option<String> {
-        if others.is_empty() {
-            return None;
-        }
         let sound = others.into_iter().filter_map(|(name, kept)| {
             let file = StoredFile::new(kept.file?);
             Some((Arc::from(name), Arc::new(file)))
@@ -155,7 +164,7 @@ impl Api {
             .check(&Tenant::from(&*asked.tenant), &rules)
             .err()?;
         Some(format!(
-            "the rules are not delivered before another file is corrected: {}",
+            "the rules are not delivered before others of the tenant are corrected: {}",
             refused.reason
         ))
     }
@@ -223,11 +232,16 @@ impl Api {
                 config.max_bytes_per_tenant.bytes(),
             ),
         ] {
-            if count > most {
-                let reason = format!("the tenant would have {count} {what}: {key} is {most}");
-                return Err(Rejection::new(RejectionKind::TooLarge, reason).into());
-            }
+            check_bound(key, what, count, most)?;
         }
         Ok(())
     }
+}
+
+fn check_bound(key: &str, what: &str, count: usize, most: usize) -> Result<(), Failure> {
+    if count <= most {
+        return Ok(());
+    }
+    let reason = format!("the tenant would have {count} {what}: {key} is {most}");
+    Err(Rejection::new(RejectionKind::TooLarge, reason).into())
 }

@@ -270,12 +270,17 @@ fn several_tenants_are_exact_alternatives() {
     several
         .headers
         .insert("thanos-tenant", "a.b|c".parse().unwrap());
+    several
+        .headers
+        .insert("x-tenant", "a.b|c|a.b".parse().unwrap());
     transform(&keys).apply(&mut several).unwrap();
     let target = decoded(&several.uri.to_string());
     assert_eq!(target, r#"/api/v1/query?query=up{tenant=~"a\\.b|c"}"#);
     assert_eq!(several.tenant.as_deref(), Some("a.b|c"));
     assert!(!several.headers.contains_key("x-scope-orgid"));
     assert!(several.headers.contains_key("thanos-tenant"));
+    // The header in which the caller named them: the server could read it in another way.
+    assert!(!several.headers.contains_key("x-tenant"));
 }
 
 fn field(number: u8, value: &[u8]) -> Vec<u8> {

@@ -102,7 +102,7 @@ impl Decoder<'_> {
             }
             pos += 1;
             let next = wire::length(buf, &mut pos).ok()?;
-            if field == EXEMPLAR && self.has_too_many_labels(&buf[pos..next]) {
+            if field == EXEMPLAR && self.exceeded_by(&buf[pos..next]).is_some() {
                 return None;
             }
             pos = next;
@@ -110,17 +110,46 @@ impl Decoder<'_> {
         Some(counts)
     }
 
-    /// Whether an exemplar has more labels than a series may have.
+    /// The limit of a series' labels that the labels of an exemplar exceed.
     #[inline(always)]
-    fn has_too_many_labels(&self, exemplar: &[u8]) -> bool {
+    fn exceeded_by(&self, exemplar: &[u8]) -> Option<Reason> {
         /// Bytes of the shortest label.
         const SHORTEST: usize = 2;
-        let most = self.limits.labels;
+        let Limits {
+            labels,
+            name_bytes,
+            value_bytes,
+            ..
+        } = *self.limits;
         // Nearly every exemplar is too short for that.
-        exemplar.len() > most.saturating_mul(SHORTEST) && {
-            let fields = Fields::new(exemplar).map_while(Result::ok);
-            fields.filter(|field| field.number == 1).count() > most
+        let shortest = labels.saturating_mul(SHORTEST);
+        match exemplar.len() > shortest.min(name_bytes).min(value_bytes) {
+            true => self.exceeded_by_long(exemplar),
+            false => None,
         }
+    }
+
+    #[cold]
+    fn exceeded_by_long(&self, exemplar: &[u8]) -> Option<Reason> {
+        let mut count = 0;
+        for field in Fields::new(exemplar).map_while(Result::ok) {
+            let (1, Ok(label)) = (field.number, field.bytes()) else {
+                continue;
+            };
+            count += 1;
+            if count > self.limits.labels {
+                return Some(Reason::TooManyLabels);
+            }
+            for part in Fields::new(label).map_while(Result::ok) {
+                let len = part.bytes().map_or(0, <[u8]>::len);
+                match part.number {
+                    1 if len > self.limits.name_bytes => return Some(Reason::LabelNameTooLong),
+                    2 if len > self.limits.value_bytes => return Some(Reason::LabelValueTooLong),
+                    _ => {}
+                }
+            }
+        }
+        None
     }
 
     /// Walks a series of any shape.
@@ -148,8 +177,8 @@ impl Decoder<'_> {
                     counts.exemplars += 1;
                     pos += 1;
                     let next = wire::length(buf, &mut pos)?;
-                    if self.has_too_many_labels(&buf[pos..next]) {
-                        labels.broken = Some(Reason::TooManyLabels);
+                    if let Some(reason) = self.exceeded_by(&buf[pos..next]) {
+                        labels.broken = Some(reason);
                     }
                     pos = next;
                     continue;

@@ -35,6 +35,9 @@ impl fmt::Display for WrongRef {
     }
 }
 
+/// Bytes around a text that is written out, at least.
+const AROUND: usize = 3;
+
 const LABEL_REFS: &str = "labels_refs";
 const EXEMPLAR_REFS: &str = "exemplar labels_refs";
 
@@ -378,12 +381,12 @@ impl Decoder<'_> {
             let field = field?;
             match (field.number, field.value) {
                 (1, wire::Value::Varint(number)) => {
-                    labels.text += self.referred(labels, EXEMPLAR_REFS, number);
+                    self.exemplar_ref(labels, refs, number);
                     refs += 1;
                 }
                 (1, _) => {
                     for number in wire::packed(field.bytes()?) {
-                        labels.text += self.referred(labels, EXEMPLAR_REFS, number?);
+                        self.exemplar_ref(labels, refs, number?);
                         refs += 1;
                         if refs / 2 > self.limits.labels {
                             break;
@@ -404,11 +407,23 @@ impl Decoder<'_> {
         Ok(())
     }
 
+    /// Checks a reference of an exemplar's labels: names and values take turns.
+    #[inline(always)]
+    fn exemplar_ref(&self, labels: &mut Labels, place: usize, number: u64) {
+        let bytes = self.referred(labels, EXEMPLAR_REFS, number);
+        labels.text += bytes;
+        let (most, reason) = match place.is_multiple_of(2) {
+            true => (self.limits.name_bytes, Reason::LabelNameTooLong),
+            false => (self.limits.value_bytes, Reason::LabelValueTooLong),
+        };
+        if bytes - AROUND > most {
+            labels.broken.get_or_insert(reason);
+        }
+    }
+
     /// Checks a reference; returns the bytes that it takes when it is written out.
     #[inline(always)]
     fn referred(&self, labels: &mut Labels, field: &'static str, number: u64) -> usize {
-        /// Bytes around the text, at least.
-        const AROUND: usize = 2;
         self.check_ref(labels, field, number);
         let symbol = usize::try_from(number).ok();
         let symbol = symbol.and_then(|number| self.arena.symbols.get(number));

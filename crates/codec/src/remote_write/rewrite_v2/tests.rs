@@ -277,7 +277,7 @@ proptest! {
                 prop_assert_eq!(rewritten.counts, arena.counts());
                 prop_assert_eq!(rewritten.invalid, invalid);
                 if let Some(body) = &rewritten.body {
-                    let (again, invalid) = decode(Version::V2, body, &Limits::NONE).unwrap();
+                    let (again, invalid) = decode(Version::V2, body, &Limits::ACCEPTED).unwrap();
                     prop_assert_eq!(invalid.series(), 0);
                     let all = |arena: &Arena| -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
                         let labels = arena.iter().map(|series| {

@@ -17,7 +17,7 @@ use metrifold_model::{Counts, Rejection, RejectionKind, Version};
 use metrifold_queue::Incoming;
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::memory::Budget;
+use crate::memory::{Budget, Refused};
 use crate::planes::{Node, Target};
 
 use super::edge::Edge;
@@ -210,6 +210,30 @@ impl Output {
             0 => batch.weight(),
             length => length,
         };
+        let peer = batch.origin().peer;
+        let expansion = peer.and_then(|peer| self.stage.load().memory.expansion(peer));
+        if let Some(expansion) = &expansion {
+            batch.set_room(expansion.clone());
+        }
+        let walked = self.walk_within(batch, received, asks);
+        if let Some(expansion) = expansion {
+            expansion.end();
+        }
+        match walked {
+            Err(SendError::Malformed(DecodeError::NoRoom)) => {
+                self.metrics.refused(Refused::Memory.as_str());
+                Err(SendError::Rejected(DecodeError::NoRoom.into()))
+            }
+            walked => walked,
+        }
+    }
+
+    fn walk_within(
+        &self,
+        mut batch: Batch,
+        received: usize,
+        asks: Needs,
+    ) -> Result<(Seen, Blocked), SendError> {
         let mut seen = Seen {
             bytes: received,
             ..Seen::default()

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Sleep;
 
 use metrifold_http::body::{Body, BoxError};
 
@@ -19,10 +19,10 @@ pub(super) struct Bounded<K> {
 }
 
 impl<K: Send + Unpin + 'static> Bounded<K> {
-    pub(super) fn new(body: Body, deadline: Instant, kept: K) -> Self {
+    pub(super) fn new(body: Body, deadline: Pin<Box<Sleep>>, kept: K) -> Self {
         Self {
             body,
-            deadline: Some(Box::pin(sleep_until(deadline))),
+            deadline: Some(deadline),
             _kept: kept,
         }
     }

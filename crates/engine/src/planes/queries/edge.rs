@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use metrifold_base::{BoxFuture, locked};
 use metrifold_model::ledger::Tally;
@@ -89,9 +89,13 @@ impl Edge {
         let meters = self.metrics.queries();
         let under_way = meters.begin();
         let started = Instant::now();
-        let deadline = query.deadline;
-        let answer = match self.attached(deadline).await {
-            Some(attached) => self.contained(attached.answerer.clone(), query).await,
+        // One timer for the head and the body of the answer.
+        let mut deadline = Box::pin(sleep_until(query.deadline));
+        let answer = match self.attached(query.deadline).await {
+            Some(attached) => {
+                let answerer = attached.answerer.clone();
+                self.contained(answerer, query, &mut deadline).await
+            }
             None => {
                 let reason = format!("sink {} does not answer at the moment", self.id);
                 Err(Rejection::unavailable(reason))
@@ -118,22 +122,25 @@ impl Edge {
         &self,
         answerer: Arc<dyn Answerer>,
         query: Query,
+        deadline: &mut Pin<Box<Sleep>>,
     ) -> Result<Answer, Rejection> {
-        let deadline = query.deadline;
         let panicked = |_| {
             let reason = format!("sink {} panicked on the query", self.id);
             Rejection::new(RejectionKind::Internal, reason)
         };
         let answering = catch_unwind(AssertUnwindSafe(|| answerer.answer(query)));
         let mut answering = pin!(answering.map_err(panicked)?);
-        let answer = std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx)));
-            polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic))))
-        });
-        timeout_at(deadline, answer).await.unwrap_or_else(|_| {
-            let reason = format!("sink {} did not answer in time", self.id);
-            Err(Rejection::new(RejectionKind::TimedOut, reason))
+            match polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic)))) {
+                Poll::Pending if deadline.as_mut().poll(cx).is_ready() => {
+                    let reason = format!("sink {} did not answer in time", self.id);
+                    Poll::Ready(Err(Rejection::new(RejectionKind::TimedOut, reason)))
+                }
+                answer => answer,
+            }
         })
+        .await
     }
 }
 

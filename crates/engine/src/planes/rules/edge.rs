@@ -36,7 +36,16 @@ pub struct View {
     sources: BTreeMap<Arc<str>, Option<Vec<RuleSet>>>,
 }
 
-/// Two sets that cannot be joined.
+/// The sets of all sources of a sink, joined.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// The rules of all tenants, but for those in `conflicts`.
+    pub set: RuleSet,
+    /// Tenants whose rules are not known, as their sources contradict each other.
+    pub conflicts: BTreeMap<Tenant, Conflict>,
+}
+
+/// A file of a tenant that two sources have with different rules.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
     "file {file:?} of tenant {tenant:?} comes from more than one source: rename one, or give the sources sinks of their own"
@@ -46,6 +55,8 @@ pub struct Conflict {
     pub tenant: Tenant,
     /// Name of the file.
     pub file: Arc<str>,
+    /// The tenant's rules of each source.
+    pub sides: Vec<Arc<TenantRules>>,
 }
 
 impl Edge {
@@ -87,45 +98,71 @@ impl View {
         self.sources.iter().filter_map(awaited)
     }
 
-    /// Joins the sets of all sources.
-    ///
-    /// # Errors
-    ///
-    /// Fails when two of them have the same file of a tenant with different rules.
-    pub fn joined(&self) -> Result<RuleSet, Conflict> {
-        let mut sets = self.sources.values().flatten().flatten();
-        let Some(first) = sets.next() else {
-            return Ok(RuleSet::default());
+    /// Joins the sets of all sources. A tenant of which two of them have the same file with different
+    /// rules is set aside, and holds up no other.
+    pub fn joined(&self) -> Joined {
+        let sets: Vec<&RuleSet> = self.sources.values().flatten().flatten().collect();
+        let Some((first, others)) = sets.split_first() else {
+            return Joined::default();
         };
-        sets.try_fold(first.clone(), join)
+        let mut joined = Joined {
+            set: (*first).clone(),
+            conflicts: BTreeMap::new(),
+        };
+        for set in others {
+            for (tenant, rules) in set.iter() {
+                joined.add(tenant, rules);
+            }
+        }
+        for (tenant, conflict) in &mut joined.conflicts {
+            let sides = sets.iter().filter_map(|set| set.get(tenant));
+            conflict.sides = sides.cloned().collect();
+        }
+        joined
     }
 }
 
-fn join(joined: RuleSet, set: &RuleSet) -> Result<RuleSet, Conflict> {
-    set.iter().try_fold(joined, |joined, (tenant, rules)| {
-        let rules = match joined.get(tenant) {
-            Some(known) => Arc::new(join_tenant(tenant, known, rules)?),
-            None => rules.clone(),
+impl Joined {
+    fn add(&mut self, tenant: &Tenant, rules: &Arc<TenantRules>) {
+        if self.conflicts.contains_key(tenant) {
+            return;
+        }
+        let joined = match self.set.get(tenant) {
+            None => Ok(rules.clone()),
+            Some(known) => join(known, rules).map(Arc::new),
         };
-        Ok(joined.with(tenant.clone(), rules))
-    })
+        match joined {
+            Ok(rules) => self.set = self.set.with(tenant.clone(), rules),
+            Err(file) => {
+                self.set = self.set.without(tenant);
+                let conflict = Conflict {
+                    tenant: tenant.clone(),
+                    file,
+                    sides: Vec::new(),
+                };
+                self.conflicts.insert(tenant.clone(), conflict);
+            }
+        }
+    }
+
+    /// The set, with the tenants that were set aside as they are in `old`.
+    #[must_use]
+    pub fn keeping(&self, old: &RuleSet) -> RuleSet {
+        let aside = self.conflicts.keys();
+        let kept = aside.filter_map(|tenant| Some((tenant, old.get(tenant)?)));
+        kept.fold(self.set.clone(), |set, (tenant, rules)| {
+            set.with(tenant.clone(), rules.clone())
+        })
+    }
 }
 
-fn join_tenant(
-    tenant: &Tenant,
-    known: &TenantRules,
-    rules: &TenantRules,
-) -> Result<TenantRules, Conflict> {
+/// Joins two sources' rules of a tenant; fails with the name of a file that differs between them.
+fn join(known: &TenantRules, rules: &TenantRules) -> Result<TenantRules, Arc<str>> {
     let mut joined = known.clone();
     for (name, file) in rules.files() {
         match joined.file(name) {
             Some(same) if same == file => {}
-            Some(_) => {
-                return Err(Conflict {
-                    tenant: tenant.clone(),
-                    file: name.clone(),
-                });
-            }
+            Some(_) => return Err(name.clone()),
             None => joined = joined.with_file(name.clone(), file.clone()),
         }
     }

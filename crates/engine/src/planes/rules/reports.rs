@@ -33,6 +33,9 @@ pub struct GroupReport {
     pub state: GroupState,
     /// Time of the last change of `state`, in milliseconds since 1970.
     pub since: u64,
+    /// Time at which the ruler last reported this version of the group, in milliseconds since 1970;
+    /// `None` if it never has. An old one means that the ruler does not answer.
+    pub confirmed: Option<u64>,
     /// Time of the last evaluation, as text from the ruler.
     pub last_evaluation: Option<String>,
     /// Error of that evaluation, or the reason why the ruler has not loaded the group.
@@ -43,11 +46,12 @@ pub struct GroupReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupState {
-    /// The group was written, and the ruler has not confirmed it yet.
+    /// The ruler does not have this version of the group yet, or has not said so.
     Pending,
     /// The ruler has loaded the group.
     Loaded,
-    /// The ruler refuses the group; the version that it had before stays.
+    /// The ruler refuses the group, or the tenant's sources contradict each other; the version that the
+    /// ruler had before stays.
     Refused,
 }
 
@@ -68,6 +72,11 @@ impl Reports {
     /// Removes the reports of a sink.
     pub fn remove(&self, sink: &str) {
         locked(&self.0).remove(sink);
+    }
+
+    /// Whether no sink has reported.
+    pub fn is_empty(&self) -> bool {
+        locked(&self.0).is_empty()
     }
 
     /// The reports on a tenant's groups, each with the sink of its ruler.

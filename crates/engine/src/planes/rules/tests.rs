@@ -111,7 +111,9 @@ impl Sink {
     fn joined(&mut self) -> RuleSet {
         let view = self.seen().expect("there is something new");
         assert_eq!(view.awaited().count(), 0);
-        view.joined().unwrap()
+        let joined = view.joined();
+        assert_eq!(joined.conflicts.len(), 0, "{joined:?}");
+        joined.set
     }
 }
 
@@ -286,12 +288,23 @@ fn one_file_of_two_sources_is_a_conflict_unless_it_is_the_same() {
     publish(&a, set([("t", rules("x", "1"))]));
     publish(&b, set([("t", rules("x", "1"))]));
     assert_eq!(sink.joined(), set([("t", rules("x", "1"))]));
-    publish(&b, set([("t", rules("x", "2"))]));
+    publish(&b, set([("t", rules("x", "2")), ("v", rules("x", "2"))]));
     let conflict = Conflict {
         tenant: "t".into(),
         file: "x".into(),
+        sides: vec![rules("x", "1"), rules("x", "2")],
     };
-    assert_eq!(sink.seen().unwrap().joined(), Err(conflict));
+    let joined = sink.seen().unwrap().joined();
+    assert_eq!(joined.conflicts, [("t".into(), conflict)].into());
+    assert_eq!(
+        joined.set,
+        set([("v", rules("x", "2"))]),
+        "other tenants are not held up"
+    );
+    // What is there of the tenant stays; of others, nothing old comes back.
+    let before = set([("t", rules("x", "1")), ("gone", rules("x", "1"))]);
+    let kept = set([("t", rules("x", "1")), ("v", rules("x", "2"))]);
+    assert_eq!(joined.keeping(&before), kept);
     // Two tenants may have files of the same name.
     publish(&b, set([("u", rules("x", "2"))]));
     let both = set([("t", rules("x", "1")), ("u", rules("x", "2"))]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use metrifold_model::ledger::Ledger;
-use metrifold_queue::{QueueConfig, now_millis};
+use metrifold_queue::{QueueConfig, age, now_millis};
 use metrifold_telemetry::{DiskReading, QueueGauge};
 
 use super::Pipe;
@@ -28,7 +28,7 @@ impl QueueGauge for Gauge {
         let spill = self.pipe.spill.get()?;
         let snapshot = spill.snapshot();
         let queued = snapshot.total.queued();
-        let age = |accepted| now_millis().saturating_sub(accepted) as f64 / 1000.0;
+        let age = |accepted| age(accepted, now_millis()).as_secs_f64();
         let stats = spill.disk().stats();
         Some(DiskReading {
             samples: queued.samples,

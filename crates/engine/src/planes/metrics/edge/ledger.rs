@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrifold_model::ledger::{Account, Ledger, Line};
-use metrifold_queue::{Holdings, disk, now_millis};
+use metrifold_queue::{Holdings, age, disk, now_millis};
 
 use super::Pipe;
 
@@ -122,7 +121,7 @@ impl AddDisk for Ledger {
         self.total.add(&rest);
         // The lines count batches by their movements, the total by the records that exist.
         self.total.queued.batches = memory + reading.records;
-        let age = |accepted| Duration::from_millis(now_millis().saturating_sub(accepted));
+        let age = |accepted| age(accepted, now_millis());
         self.oldest = self.oldest.into_iter().chain(reading.oldest.map(age)).max();
     }
 }

@@ -60,6 +60,7 @@ fn every_file_that_a_key_names_is_known_to_the_reload() {
             "discovery" => Some("\"found\""),
             "endpoint" | "backend.url" => Some("\"http://127.0.0.1:1/\""),
             "bucket.url" => Some("\"s3://rules\""),
+            "status_from.urls" => Some("[\"http://127.0.0.1:1/\"]"),
             key if key.ends_with("oauth2.token_url") => Some("\"http://127.0.0.1:1/\""),
             key if key.ends_with(".username") || key.ends_with(".client_id") => Some("\"name\""),
             _ => None,

@@ -11,7 +11,7 @@ use metrifold_http::{ClientConfig, ClientTls};
 use metrifold_rules::store::{
     Action, Change, Follower, ObjectError, Place, Store, StoreError, Wanted,
 };
-use metrifold_rules::{Checks, any_expr};
+use metrifold_rules::{Checks, Version, any_expr};
 use metrifold_testing::{Does, Reply, S3, Seen};
 use tokio::runtime::Runtime;
 
@@ -106,14 +106,21 @@ fn a_file_is_written_read_and_removed_on_its_conditions() {
         .put(&place, b"three", &Wanted::Absent, NOBODY)
         .unwrap();
     assert_eq!(store.get(&place).unwrap().unwrap().text, b"three");
-    let done: Vec<_> = store
-        .history(&place)
-        .unwrap()
-        .into_iter()
-        .map(|entry| entry.text)
-        .collect();
+    let history = store.history(&place).unwrap();
     let texts = [Some("three"), None, Some("two"), Some("one")];
-    assert_eq!(done, texts.map(|text| text.map(String::from)));
+    let version = |text: &str| Version::of(text.as_bytes());
+    let versions = texts.map(|text| text.map(|text| version(text).to_string()));
+    assert_eq!(
+        history
+            .iter()
+            .map(|it| it.version.clone())
+            .collect::<Vec<_>>(),
+        versions
+    );
+    for text in texts.into_iter().flatten() {
+        let entry = store.entry_of(&place, version(text)).unwrap().unwrap();
+        assert_eq!(entry.text.as_deref(), Some(text));
+    }
 }
 
 /// Adds a line to a file, or removes a file of several lines. Returns the number of removed lines, or
@@ -235,12 +242,10 @@ fn a_change_whose_answer_is_lost_is_made_once_and_stays_noted() {
         }
         service.s3.bucket().unanswered = 0;
         let now = store.get(&place).unwrap().unwrap().text;
-        let newest = store.history(&place).unwrap();
+        let noted = store.entry_of(&place, Version::of(&now)).unwrap();
+        let noted = noted.and_then(|entry| entry.text);
         let now = String::from_utf8(now).unwrap();
-        assert!(
-            newest.iter().any(|entry| entry.text.as_ref() == Some(&now)),
-            "{now} has no note: {newest:?}"
-        );
+        assert_eq!(noted.as_ref(), Some(&now), "{now} has no note");
     }
 }
 

@@ -25,6 +25,8 @@ struct Addresses {
     http: SocketAddr,
     grpc: SocketAddr,
     write: SocketAddr,
+    /// Not used, but its default is one fixed port for all.
+    capnproto: SocketAddr,
 }
 
 /// External label of Receive, which Query requires.
@@ -38,6 +40,7 @@ impl Thanos {
             http: free_address(),
             grpc: free_address(),
             write: free_address(),
+            capnproto: free_address(),
         };
         let mut receive = addresses.launch(folder.path());
         receive.until_ready(addresses.http, "/-/ready");
@@ -66,7 +69,12 @@ impl Thanos {
 impl Addresses {
     #[track_caller]
     fn launch(self, folder: &Path) -> Process {
-        let Self { http, grpc, write } = self;
+        let Self {
+            http,
+            grpc,
+            write,
+            capnproto,
+        } = self;
         Process::spawn(
             Command::new(built("thanos"))
                 .args(["receive", "--tsdb.path=data", "--log.level=warn"])
@@ -75,6 +83,7 @@ impl Addresses {
                 .arg(format!("--http-address={http}"))
                 .arg(format!("--grpc-address={grpc}"))
                 .arg(format!("--remote-write.address={write}"))
+                .arg(format!("--receive.capnproto-address={capnproto}"))
                 .arg(format!("--receive.local-endpoint={grpc}"))
                 .arg(format!(
                     "--receive.hashrings=[{{\"endpoints\":[\"{grpc}\"]}}]"

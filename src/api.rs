@@ -45,7 +45,7 @@ pub struct Admin {
 
 /// Routes that are served now.
 struct Served<T> {
-    /// What they were built from.
+    /// The settings that the routes were built from.
     by: T,
     _routes: Vec<(Serving, Route)>,
 }

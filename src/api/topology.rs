@@ -20,7 +20,7 @@ pub(super) struct Topology {
     last_reload: Option<LastReload>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_refused_reload: Option<RefusedReload>,
-    /// What keeps callers of tenants out.
+    /// Issuers and tenants of which no caller is let in at the moment.
     #[serde(skip_serializing_if = "Trouble::is_none")]
     access: Trouble,
     components: Vec<Component>,

@@ -115,7 +115,7 @@ fn write(work: &Receiver<Job>) {
     for (arena, done) in work {
         let mut out = BufWriter::with_capacity(CHUNK, std::io::stdout().lock());
         let result = render(&arena, &mut out).and_then(|()| out.flush());
-        // What a failed flush has left is not tried again when the buffer is dropped.
+        // Bytes that a failed flush has left are not written again when the buffer is dropped.
         let _ = out.into_parts();
         // An error means that the sink is gone and the result is not needed.
         let _ = done.send(result);

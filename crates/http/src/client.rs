@@ -251,7 +251,7 @@ impl Client {
             match line.send(request).await {
                 Ok(answer) => return Ok(self.pool.answer(server, line, answer)),
                 Err(mut error) => match error.take_message() {
-                    // It was closed before anything was sent.
+                    // The kept connection was closed before anything was sent.
                     Some(unsent) if used => request = unsent,
                     _ => return Err(explain(uri, error.error())),
                 },

@@ -480,7 +480,7 @@ pub fn issuer_name(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(certificate.issuer().as_raw().to_vec())
 }
 
-/// What expires in a PEM file.
+/// Kind of a PEM file's content that expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiring {
     /// Certificates, at least one of which is not an authority's.

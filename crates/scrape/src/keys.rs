@@ -151,7 +151,7 @@ keys! {
         pub target_limit: usize = default(0),
         /// Maximum number of dropped targets, including those that cannot be scraped, whose labels and drop reason are kept for display. Targets beyond it are only counted.
         pub keep_dropped_targets: usize = default(1000),
-        /// How long the series of a scrape wait for those of other targets, up to 10s and to a quarter of the scrape interval. Those that come together leave in one batch, so that sinks send fewer and larger requests. 0s gives each scrape a batch of its own.
+        /// How long the series of a scrape wait for those of other targets, up to 10s and to a quarter of the time until the target's next scrape is due. Those that come together leave in one batch, so that sinks send fewer and larger requests. 0s gives each scrape a batch of its own.
         pub batch_wait: Period = default("500ms"),
         /// Number of series from which on a batch no longer waits, nor from 4MiB on.
         pub batch_series: usize = default(10000),

@@ -87,11 +87,11 @@ struct Group {
 
 /// Part of a scraper in the group that has its piece.
 enum Part {
-    /// It waits for others first.
+    /// The scraper waits for the pieces of others first. Comes with the group's number.
     Leads(u64, oneshot::Receiver<Sent>),
-    /// It waits for the outcome.
+    /// The scraper waits for the outcome.
     Follows(oneshot::Receiver<Sent>),
-    /// It has made the group full, and sends it.
+    /// The scraper has made the group full, and sends it.
     Sends(Box<Group>),
 }
 

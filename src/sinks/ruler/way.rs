@@ -34,7 +34,7 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
-/// What a ruler says about the rules that it has.
+/// A ruler's answer to the question which rules it has.
 pub(super) struct Heard {
     /// The tenants that were asked for; `None` means all.
     pub(super) asked: Option<Vec<Tenant>>,

@@ -26,9 +26,9 @@ pub(super) struct Parameters {
 /// The rulers about which a status tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// Those behind this process, and those about which other processes tell.
+    /// Rulers behind this process, and rulers about which other processes tell.
     Everywhere,
-    /// Those behind this process.
+    /// Rulers behind this process.
     Local,
 }
 

@@ -245,7 +245,7 @@ const WAYS: &[Way] = &[
         body: || b"name: g\nrules: [{ record: r, expr: up }]".to_vec(),
         ..RULES
     },
-    // It has the rules of all tenants, and no caller of one is let in.
+    // The backend contract shows the rules of all tenants, and lets in no caller of one tenant.
     Way {
         targets: &["/backend/rules", "/backend/rules/TENANT"],
         opens: false,

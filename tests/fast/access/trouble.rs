@@ -1,4 +1,4 @@
-//! What operators see of trouble with certificates, issuers and tenants; and what callers see of errors.
+//! Trouble with certificates, issuers and tenants as operators see it, and errors as callers see them.
 
 use std::fs;
 

@@ -206,8 +206,8 @@ fn advance<C: Future + Unpin>(connection: &mut Option<C>, cx: &mut Context<'_>) 
 
 /// Moves a connection on until `wanted` is ready, which nothing but the connection makes ready.
 ///
-/// What is ready at once is found without a waker: inside of hyper, connection, request and body wake
-/// each other's task, which is this one, so that each request would poll the whole task again.
+/// A result that is ready at once is found without a waker: inside of hyper, connection, request and
+/// body wake each other's task, which is this one, so that each request would poll the whole task again.
 fn drive<C: Future + Unpin, T>(
     connection: &mut Option<C>,
     cx: &mut Context<'_>,

@@ -1,5 +1,6 @@
 //! Checks the expressions of rules, and finds questionable ones.
 
+mod asker;
 mod backend;
 mod bucket;
 mod conflicts;
@@ -16,6 +17,7 @@ use metrifold_rules::{CheckedExpr, Lint};
 
 use crate::promql;
 
+pub(crate) use asker::Asker;
 pub(crate) use backend::BackendKeys;
 pub(crate) use conflicts::Conflicts;
 pub(crate) use side_by_side::{Requests, side_by_side};

@@ -16,21 +16,20 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use metrifold_base::{BuildError, Endpoint, Period, Problems, foreign, keys, locked};
-use metrifold_http::body::{BodyError, read};
-use metrifold_http::{Client, ClientKeys, Credentials};
+use metrifold_http::ClientKeys;
+use metrifold_http::body::BodyError;
 use metrifold_rules::Version;
 use metrifold_rules::store::{Expected, Listed, Object, ObjectError, Objects};
 
+use super::asker::Asker;
 use super::side_by_side::Requests;
 
 keys! {
@@ -103,10 +102,12 @@ impl BackendKeys {
             |error: tokio::runtime::TryCurrentError| BuildError::new("backend", error.to_string());
         Ok(Box::new(Backend {
             requester: Requester {
-                client: self.client.client(self.max_requests)?,
-                credentials: self.client.credentials()?,
+                asker: Asker {
+                    client: self.client.client(self.max_requests)?,
+                    credentials: self.client.credentials()?,
+                    timeout: self.timeout.0,
+                },
                 url: self.url.uri().clone(),
-                timeout: self.timeout.0,
                 max_bytes,
             },
             max_requests: self.max_requests,
@@ -141,10 +142,8 @@ type Stamp = Result<Option<String>, Failed>;
 /// Sends the requests. Clones share the connections.
 #[derive(Clone)]
 struct Requester {
-    client: Client,
-    credentials: Credentials,
+    asker: Asker,
     url: Uri,
-    timeout: Duration,
     max_bytes: usize,
 }
 
@@ -205,7 +204,6 @@ impl Requester {
         tenant: Option<&str>,
         body: Bytes,
     ) -> Result<Option<Bytes>, Failed> {
-        let deadline = Instant::now() + self.timeout;
         let (base, max_bytes) = (self.url.to_string(), self.max_bytes);
         let base = base.trim_end_matches('/');
         let (uri, max_bytes) = match tenant {
@@ -222,26 +220,12 @@ impl Requester {
         if method == Method::PUT {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
         }
-        let credentials = self.credentials.header().await;
-        let credentials = credentials.map_err(|error| Failed::Silent(error.to_string()))?;
-        if let Some(value) = &credentials {
-            headers.insert(AUTHORIZATION, value.clone());
-        }
-        let sent = self
-            .client
-            .request(method, &uri, headers, body, self.timeout);
-        let answer = sent
-            .await
-            .map_err(|error| Failed::Silent(error.to_string()))?;
-        let (head, answer) = answer.into_parts();
-        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-        if let Some(value) = credentials.filter(|_| refused.contains(&head.status)) {
-            self.credentials.refused(&value);
-        }
-        let length = head.headers.get(CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let text = read(answer, length, max_bytes, left).await;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let answer = self.asker.ask(request, max_bytes).await;
+        let (head, text) = answer.map_err(Failed::Silent)?.into_parts();
         let text = text.map_err(|error| match error {
             BodyError::TooLarge { limit } => Failed::TooLarge(limit),
             error => Failed::Silent(error.to_string()),

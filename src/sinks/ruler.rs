@@ -45,7 +45,7 @@ use metrifold_http::ClientKeys;
 use metrifold_model::Kind;
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::rules::Conflicts;
+use crate::rules::{Asker, Conflicts};
 use client::RulerClient;
 pub use rulers::RulerKeys;
 use shard::Shard;
@@ -124,14 +124,15 @@ impl BuildSink<Rules> for RulerConfig {
             .iter()
             .map(|ruler| Arc::from(ruler.url.to_string()))
             .collect();
-        let client = self.client.client(self.rulers.len())?;
-        let credentials = self.client.credentials()?;
+        let asker = Asker {
+            client: self.client.client(self.rulers.len())?,
+            credentials: self.client.credentials()?,
+            timeout: self.timeout.0,
+        };
         let rulers = self.rulers.iter().enumerate().map(|(at, ruler)| {
             let client = RulerClient {
                 base: ruler.url.uri().clone(),
-                client: client.clone(),
-                credentials: credentials.clone(),
-                timeout: self.timeout.0,
+                asker: asker.clone(),
                 max_answer: self.max_answer_bytes.bytes(),
             };
             Ok(Ruler {

@@ -2,17 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 
-use metrifold_http::body::read;
-use metrifold_http::{BodyError, Client, Credentials};
+use metrifold_http::BodyError;
+
+use crate::rules::Asker;
 
 /// Longest excerpt of an answer in an error, in bytes.
 const EXCERPT: usize = 500;
@@ -24,9 +23,7 @@ const SCOPE: HeaderName = HeaderName::from_static("x-scope-orgid");
 #[derive(Clone)]
 pub(super) struct RulerClient {
     pub(super) base: Uri,
-    pub(super) client: Client,
-    pub(super) credentials: Credentials,
-    pub(super) timeout: Duration,
+    pub(super) asker: Asker,
     pub(super) max_answer: usize,
 }
 
@@ -205,7 +202,6 @@ impl RulerClient {
         tenant: Option<&str>,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), Failed> {
-        let deadline = Instant::now() + self.timeout;
         let mut headers = HeaderMap::new();
         headers.insert(
             ACCEPT,
@@ -223,24 +219,12 @@ impl RulerClient {
             })?;
             headers.insert(SCOPE, value);
         }
-        let credentials = self.credentials.header().await;
-        let credentials = credentials.map_err(silent)?;
-        if let Some(value) = &credentials {
-            headers.insert(AUTHORIZATION, value.clone());
-        }
-        let sent = self
-            .client
-            .request(method, uri, headers, body, self.timeout);
-        let answer = sent.await.map_err(silent)?;
-        let (head, answer) = answer.into_parts();
-        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-        if let Some(value) = credentials.filter(|_| refused.contains(&head.status)) {
-            self.credentials.refused(&value);
-        }
-        let length = head.headers.get(CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let text = read(answer, length, self.max_answer, left).await;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        let answer = self.asker.ask(request, self.max_answer).await;
+        let (head, text) = answer.map_err(Failed::Silent)?.into_parts();
         let text = text.map_err(|error| {
             let reason = format!("the answer cannot be read: {error}");
             match error {
@@ -265,10 +249,6 @@ fn is_verdict(status: StatusCode, text: &[u8]) -> bool {
         }
         _ => false,
     }
-}
-
-fn silent(error: impl std::fmt::Display) -> Failed {
-    Failed::Silent(error.to_string())
 }
 
 fn answered(error: impl std::fmt::Display) -> Failed {

@@ -1,20 +1,19 @@
 //! The delivery state of rules at rulers behind other processes, which these tell when they are asked.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::header::ACCEPT;
+use http::uri::InvalidUri;
+use http::{HeaderValue, Request, StatusCode};
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use metrifold_base::{BuildError, Endpoint, Period, Problems, keys};
-use metrifold_http::{Client, ClientKeys, Credentials, body};
+use metrifold_http::ClientKeys;
 
 use super::TENANT;
-use crate::rules::side_by_side;
+use crate::rules::{Asker, side_by_side};
 
 keys! {
     /// Other processes that serve the same store.
@@ -92,14 +91,6 @@ pub(super) struct Elsewhere {
     runtime: Handle,
 }
 
-/// Sends the requests. Clones share the connections.
-#[derive(Clone)]
-struct Asker {
-    client: Client,
-    credentials: Credentials,
-    timeout: Duration,
-}
-
 impl Elsewhere {
     /// Asks all processes for the state of a tenant's rules: their answers, `null` if one has no rules
     /// of the tenant, or which one failed and why. Blocks.
@@ -109,7 +100,7 @@ impl Elsewhere {
             let url = format!("{}/rules?status=local", url.trim_end_matches('/'));
             let asker = self.asker.clone();
             async move {
-                let answer = asker.ask(&url).await;
+                let answer = ask(&asker, &url).await;
                 answer.map_err(|reason| format!("{url}: {reason}"))
             }
         });
@@ -124,37 +115,17 @@ impl Elsewhere {
     }
 }
 
-impl Asker {
-    async fn ask(&self, url: &str) -> Result<Value, String> {
-        let deadline = Instant::now() + self.timeout;
-        let uri = url.parse::<Uri>().map_err(|error| error.to_string())?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let credentials = self.credentials.header().await;
-        let credentials = credentials.map_err(|error| error.to_string())?;
-        if let Some(value) = &credentials {
-            headers.insert(AUTHORIZATION, value.clone());
-        }
-        let sent = self
-            .client
-            .request(Method::GET, &uri, headers, Bytes::new(), self.timeout);
-        let (head, answer) = sent.await.map_err(|error| error.to_string())?.into_parts();
-        match head.status {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Ok(Value::Null),
-            status => {
-                let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-                if let Some(value) = credentials.filter(|_| refused.contains(&status)) {
-                    self.credentials.refused(&value);
-                }
-                return Err(format!("server answered {status}"));
-            }
-        }
-        let length = head.headers.get(CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let text = body::read(answer, length, MAX_ANSWER, left).await;
-        let text = text.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&text).map_err(|error| error.to_string())
+async fn ask(asker: &Asker, url: &str) -> Result<Value, String> {
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = url.parse().map_err(|error: InvalidUri| error.to_string())?;
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(ACCEPT, json);
+    let (head, text) = asker.ask(request, MAX_ANSWER).await?.into_parts();
+    match head.status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => return Ok(Value::Null),
+        status => return Err(format!("server answered {status}")),
     }
+    let text = text.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map_err(|error| error.to_string())
 }

@@ -2,23 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use tokio::time::Instant;
+use http::header::{ACCEPT, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 
 use metrifold_base::BuildError;
 use metrifold_engine::planes::rules::RuleSet;
-use metrifold_http::{Client, Credentials, body};
 use metrifold_model::Tenant;
 use metrifold_rules::{Checks, RuleFile, StoredFile, TenantRules};
 
 use super::{Looked, MAX_TOLD, RulesPollConfig, TENANT};
-use crate::rules::Requests;
+use crate::rules::{Asker, Requests};
 
 /// File name under which an answer is published.
 const FILE: &str = "rules";
@@ -35,9 +30,7 @@ pub(super) struct Backend {
 /// Sends the requests. Clones share the connections.
 #[derive(Clone)]
 struct Requester {
-    client: Client,
-    credentials: Credentials,
-    timeout: Duration,
+    asker: Asker,
     max_answer: usize,
 }
 
@@ -84,9 +77,11 @@ impl Backend {
         };
         Ok(Self {
             requester: Requester {
-                client: config.client.client(config.max_requests)?,
-                credentials: config.client.credentials()?,
-                timeout: config.timeout.0,
+                asker: Asker {
+                    client: config.client.client(config.max_requests)?,
+                    credentials: config.client.credentials()?,
+                    timeout: config.timeout.0,
+                },
                 max_answer: config.max_answer_bytes.bytes(),
             },
             requests: Requests::default(),
@@ -174,39 +169,22 @@ impl Asked {
 
 impl Requester {
     async fn ask(self, tenant: Tenant, uri: Uri, validators: HeaderMap) -> Result<Answer, String> {
-        let deadline = Instant::now() + self.timeout;
         let is_conditional = !validators.is_empty();
-        let mut headers = validators;
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = uri;
+        *request.headers_mut() = validators;
         let accepted = HeaderValue::from_static("application/yaml, */*;q=0.1");
-        headers.insert(ACCEPT, accepted);
-        let credentials = self.credentials.header().await;
-        let credentials = credentials.map_err(|error| error.to_string())?;
-        if let Some(value) = &credentials {
-            headers.insert(AUTHORIZATION, value.clone());
-        }
-        let sent = self
-            .client
-            .request(Method::GET, &uri, headers, Bytes::new(), self.timeout);
-        let answer = sent.await.map_err(|error| error.to_string())?;
-        let (head, answer) = answer.into_parts();
+        request.headers_mut().insert(ACCEPT, accepted);
+        let answer = self.asker.ask(request, self.max_answer).await?;
+        let (head, text) = answer.into_parts();
         match head.status {
             StatusCode::OK => {}
             StatusCode::NOT_MODIFIED if is_conditional => return Ok(Answer::Same),
             // A backend answers 404 for a tenant without rules. For a whole document, 404 means that
             // the path is wrong.
             StatusCode::NOT_FOUND if !tenant.is_empty() => return Ok(Answer::Nothing),
-            status => {
-                let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-                if let Some(value) = credentials.filter(|_| refused.contains(&status)) {
-                    self.credentials.refused(&value);
-                }
-                return Err(format!("server answered {status}"));
-            }
+            status => return Err(format!("server answered {status}")),
         }
-        let length = head.headers.get(CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let text = body::read(answer, length, self.max_answer, left).await;
         let text = text.map_err(|error| format!("the answer cannot be read: {error}"))?;
         let mut validators = HeaderMap::new();
         for (has, asks) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {

@@ -4,7 +4,8 @@
 //!
 //! `METRIFOLD_BENCH_SEED` repeats a run, `METRIFOLD_BENCH_ONLY` names one load, and
 //! `METRIFOLD_BENCH_CAPTURED` a folder of bodies that a real sender sent: files `*.v1` and `*.v2`.
-//! `METRIFOLD_BENCH_CASE` runs one of the cases of [`CASES`] alone, for a profiler.
+//! `METRIFOLD_BENCH_CASE` runs one of the cases of [`CASES`] alone, for a profiler, and
+//! `METRIFOLD_BENCH_ROUNDS` more or fewer rounds.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -220,7 +221,9 @@ fn measure(load: &Load) {
         work();
         times[case].push(started.elapsed().as_nanos() as f64 / series);
     };
-    for round in 0..ROUNDS {
+    let rounds = std::env::var("METRIFOLD_BENCH_ROUNDS");
+    let rounds = rounds.ok().and_then(|rounds| rounds.parse().ok());
+    for round in 0..rounds.unwrap_or(ROUNDS) {
         let first = &load.v1[round % load.v1.len()];
         let second = &load.v2[round % load.v2.len()];
         let series = load.series[round % load.series.len()];

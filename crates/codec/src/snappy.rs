@@ -4,7 +4,6 @@
 
 mod decompress;
 mod elements;
-mod splice;
 
 use std::cell::RefCell;
 
@@ -14,7 +13,6 @@ use thiserror::Error;
 use crate::wire;
 
 pub(crate) use elements::{Elements, REACH};
-pub(crate) use splice::{Source, Splice};
 
 /// A search for repeated text looks back no farther than the start of a block of this size.
 pub(crate) const BLOCK: usize = 64 << 10;
@@ -121,24 +119,40 @@ pub struct Compressor {
 /// The longest header: the total length as a varint.
 const HEADER: usize = 10;
 
+/// Bytes that are copied at once: the excess is cut off again.
+const WIDE: usize = 64;
+
 thread_local! {
+    /// Scratch memory. After a restart its earlier content has no influence on the output.
     static COMPRESSOR: RefCell<Option<Box<Compressor>>> = const { RefCell::new(None) };
 }
 
 impl Compressor {
     /// Runs `write` with this thread's compressor; returns the compressed body.
     pub fn compress(write: impl FnOnce(&mut Self)) -> Bytes {
+        let mut compressor = Self::begin();
+        write(&mut compressor);
+        compressor.end()
+    }
+
+    /// Begins a body in this thread's scratch memory.
+    pub(crate) fn begin() -> Box<Self> {
         let mut compressor = COMPRESSOR.take().unwrap_or_default();
         compressor.pending.clear();
+        compressor.pending.reserve(BLOCK + WIDE);
         compressor.out.restart();
-        write(&mut compressor);
-        let Compressor { pending, out } = &mut *compressor;
+        compressor
+    }
+
+    /// Returns the compressed body.
+    pub(crate) fn end(mut self: Box<Self>) -> Bytes {
+        let Self { pending, out } = &mut *self;
         out.search(pending);
         let body = out.finish();
         if pending.capacity() > elements::KEPT {
             *pending = Vec::new();
         }
-        COMPRESSOR.set(Some(compressor));
+        COMPRESSOR.set(Some(self));
         body
     }
 
@@ -148,11 +162,34 @@ impl Compressor {
         &mut self.pending
     }
 
-    /// Appends a large piece.
-    pub fn put(&mut self, piece: &[u8]) {
-        self.out.search(&self.pending);
-        self.pending.clear();
-        self.out.search(piece);
+    /// Appends a range of a text; short ones are copied with a fixed width. Call
+    /// [`flush`](Self::flush) now and then.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, text: &[u8], start: usize, end: usize) {
+        let len = end - start;
+        match text.get(start..).and_then(|rest| rest.first_chunk::<WIDE>()) {
+            Some(wide) if len <= WIDE => {
+                let end = self.pending.len() + len;
+                self.pending.extend_from_slice(wide);
+                self.pending.truncate(end);
+            }
+            _ => self.put(&text[start..end]),
+        }
+    }
+
+    /// Appends a piece of any length; whole blocks of it are compressed from where they are.
+    pub fn put(&mut self, mut piece: &[u8]) {
+        while self.pending.len() + piece.len() >= BLOCK {
+            let (first, rest) = piece.split_at(BLOCK.saturating_sub(self.pending.len()));
+            piece = rest;
+            if self.pending.is_empty() {
+                self.out.search(first);
+            } else {
+                self.pending.extend_from_slice(first);
+                self.flush();
+            }
+        }
+        self.pending.extend_from_slice(piece);
     }
 
     /// Compresses the blocks that are complete.

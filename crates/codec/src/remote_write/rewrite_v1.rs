@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use metrifold_model::Version;
 
-use crate::snappy::{self, Source, Splice};
+use crate::snappy::Compressor;
 use crate::wire::{LEN, tag};
 use crate::{Arena, Label, Series, SeriesMut, Span};
 
@@ -22,11 +22,8 @@ pub(super) fn rewrite(
     let raw = Decoder::decompress(body, limits)?;
     let mut decoder = Decoder::new(Version::V1, &raw, limits);
     let mut output = Output {
-        source: Source {
-            elements: snappy::elements(body),
-            text: raw.as_slice(),
-        },
-        splice: None,
+        text: raw.as_slice(),
+        out: None,
         as_received: 0,
         metadata: 0,
     };
@@ -51,9 +48,10 @@ pub(super) fn rewrite(
 
 /// Output of a rewrite so far.
 struct Output<'a> {
-    source: Source<'a>,
+    /// The received text.
+    text: &'a [u8],
     /// The body under construction; None as long as every series is unchanged.
-    splice: Option<Box<Splice>>,
+    out: Option<Box<Compressor>>,
     /// Length of the received text that was unchanged when the first change was met.
     as_received: usize,
     /// Number of metadata entries written or contained in the unchanged part.
@@ -64,29 +62,24 @@ impl Output<'_> {
     /// Edits and writes the arena's series, and clears the arena for the next ones.
     fn block(&mut self, arena: &mut Arena, edit: impl FnMut(&mut SeriesMut<'_>) -> bool) {
         arena.retain(edit);
-        if self.splice.is_none() && arena.changed {
-            let mut splice = Splice::begin(self.source.text.len());
-            splice.keep(self.source, 0, self.as_received);
+        if self.out.is_none() && arena.changed {
+            let mut out = Compressor::begin();
+            out.put(&self.text[..self.as_received]);
             let before = |span: &&Span| (span.start as usize) < self.as_received;
             self.metadata = arena.metadata.iter().take_while(before).count();
-            self.splice = Some(splice);
+            self.out = Some(out);
         }
-        match &mut self.splice {
-            Some(splice) => {
+        match &mut self.out {
+            Some(out) => {
                 for series in arena.series.iter().filter(|series| !series.dropped) {
-                    metadata(
-                        splice,
-                        self.source,
-                        arena,
-                        &mut self.metadata,
-                        series.whole.start,
-                    );
                     let (start, end) = (series.whole.start, series.whole.start + series.whole.len);
+                    metadata(out, self.text, arena, &mut self.metadata, start);
                     if series.edited {
-                        edited(splice, self.source, arena, series);
+                        edited(out, self.text, arena, series);
                     } else {
-                        splice.keep(self.source, start as usize, end as usize);
+                        out.keep(self.text, start as usize, end as usize);
                     }
+                    out.flush();
                 }
             }
             None => {
@@ -100,56 +93,46 @@ impl Output<'_> {
     }
 
     fn finish(mut self, arena: &Arena) -> Option<Bytes> {
-        let mut splice = self.splice.take()?;
-        metadata(
-            &mut splice,
-            self.source,
-            arena,
-            &mut self.metadata,
-            u32::MAX,
-        );
-        Some(splice.end())
+        let mut out = self.out.take()?;
+        metadata(&mut out, self.text, arena, &mut self.metadata, u32::MAX);
+        Some(out.end())
     }
 }
 
 /// Writes the metadata before a position that has not been written yet.
 #[inline(always)]
-fn metadata(splice: &mut Splice, source: Source<'_>, arena: &Arena, done: &mut usize, to: u32) {
+fn metadata(out: &mut Compressor, text: &[u8], arena: &Arena, done: &mut usize, to: u32) {
     while let Some(span) = arena.metadata.get(*done)
         && span.start < to
     {
-        let (start, end) = (span.start as usize, (span.start + span.len) as usize);
-        splice.keep(source, start, end);
+        out.keep(text, span.start as usize, (span.start + span.len) as usize);
+        out.flush();
         *done += 1;
     }
 }
 
-/// Writes an edited series: runs of unedited labels are kept as received.
+/// Writes an edited series: labels that follow each other in the received text are copied at once.
 #[inline(always)]
-fn edited(splice: &mut Splice, source: Source<'_>, arena: &Arena, series: &Series) {
+fn edited(out: &mut Compressor, text: &[u8], arena: &Arena, series: &Series) {
     let (bytes, len) = header(series.labels_bytes as usize + series.rest.len as usize);
-    let arrived = series.whole.start as usize;
-    if arrived >= splice.at() {
-        splice.instead(source, arrived, bytes, len);
-    } else {
-        splice.insert(&bytes.to_le_bytes()[..len]);
-    }
-    // The run of labels to be written next.
+    out.keep(&bytes.to_le_bytes(), 0, len);
+    // The run to be copied next.
     let (mut start, mut end) = (0, 0);
     let labels = &arena.labels[series.labels as usize..][..series.labels_len as usize];
     for label in labels {
         let Some((place, len)) = label.entry_place() else {
-            splice.keep(source, start, end);
+            out.keep(text, start, end);
             (start, end) = (0, 0);
-            compose(splice, arena, *label);
+            compose(out.buffer(), arena, *label);
             continue;
         };
         let place = place as usize;
         if place != end {
-            splice.keep(source, start, end);
+            out.keep(text, start, end);
             start = place;
-            if place >= source.text.len() || place < splice.at() {
-                splice.insert(arena.text(Span::new(place, place + len as usize)));
+            if place >= text.len() {
+                // Added by an edit.
+                out.keep(&arena.extra, place - text.len(), place - text.len() + len as usize);
                 (start, end) = (0, 0);
                 continue;
             }
@@ -158,23 +141,16 @@ fn edited(splice: &mut Splice, source: Source<'_>, arena: &Arena, series: &Serie
     }
     let rest = series.rest.start as usize;
     if rest == end {
-        return splice.keep(source, start, end + series.rest.len as usize);
+        return out.keep(text, start, end + series.rest.len as usize);
     }
-    splice.keep(source, start, end);
-    if rest < source.text.len() && rest >= splice.at() {
-        splice.keep(source, rest, rest + series.rest.len as usize);
-    } else {
-        splice.insert(arena.text(series.rest));
-    }
+    out.keep(text, start, end);
+    out.buffer().extend_from_slice(arena.text(series.rest));
 }
 
 /// Writes a label that has no entry in the text.
 #[cold]
-fn compose(splice: &mut Splice, arena: &Arena, label: Label) {
-    let mut entry = Vec::new();
-    let (name, value) = (arena.text(label.name()), arena.text(label.value()));
-    put_label(name, value, &mut entry);
-    splice.insert(&entry);
+fn compose(out: &mut Vec<u8>, arena: &Arena, label: Label) {
+    put_label(arena.text(label.name()), arena.text(label.value()), out);
 }
 
 /// Tag and length of a series, first byte lowest, and the number of their bytes. Assembled in a

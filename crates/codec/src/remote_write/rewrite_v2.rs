@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 
 use metrifold_model::Version;
 
-use crate::snappy::{self, BLOCK as SNAPPY_BLOCK, Source, Splice};
+use crate::snappy::Compressor;
 use crate::wire::{Fields, LEN, Value, put_bytes, put_varint, tag, varint_len};
 use crate::{Arena, Label, SeriesMut, Span, wire};
 
@@ -60,13 +60,9 @@ pub(super) fn rewrite(
     if arena.overflowed {
         return Err(DecodeError::GrewTooLarge);
     }
-    let source = Source {
-        elements: snappy::elements(body),
-        text: raw.as_slice(),
-    };
     let rewritten = Rewritten {
         counts: arena.counts(),
-        body: arena.changed.then(|| output.finish(source, &arena)),
+        body: arena.changed.then(|| output.finish(raw.as_slice(), &arena)),
         invalid,
         has_lone_exemplars: output.has_lone_exemplars,
     };
@@ -194,15 +190,14 @@ impl Output {
     }
 
     /// Encodes the new body.
-    fn finish(&self, source: Source<'_>, arena: &Arena) -> Bytes {
-        let mut splice = Splice::begin(source.text.len());
-        let codes = self.symbols(&mut splice, source, arena);
+    fn finish(&self, text: &[u8], arena: &Arena) -> Bytes {
+        let mut body = Compressor::begin();
+        let codes = self.symbols(&mut body, text, arena);
         let code = |number: u64| {
             let code = usize::try_from(number).ok().and_then(|n| codes.get(n));
             code.copied().unwrap_or_default()
         };
-        let (mut out, mut refs, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        out.reserve(SNAPPY_BLOCK + SNAPPY_BLOCK / 4);
+        let (mut refs, mut rest) = (Vec::new(), Vec::new());
         let mut first = 0;
         for series in &self.series {
             let labels = &self.labels[first..series.labels as usize];
@@ -214,23 +209,20 @@ impl Output {
                 behind = &rest;
             }
             let whole = 1 + varint_len(len as u64) + len + behind.len();
+            let out = body.buffer();
             out.push(tag(5, LEN));
-            put_varint(&mut out, whole as u64);
+            put_varint(out, whole as u64);
             out.push(tag(1, LEN));
-            put_varint(&mut out, len as u64);
+            put_varint(out, len as u64);
             out.extend_from_slice(&refs[..len]);
             out.extend_from_slice(behind);
-            while let Some(block) = out.get(..SNAPPY_BLOCK) {
-                splice.search(block);
-                out.drain(..SNAPPY_BLOCK);
-            }
+            body.flush();
         }
-        splice.search(&out);
-        splice.end()
+        body.end()
     }
 
     /// Writes the symbol table; returns the outgoing numbers of the symbols.
-    fn symbols(&self, splice: &mut Splice, source: Source<'_>, arena: &Arena) -> Vec<Code> {
+    fn symbols(&self, out: &mut Compressor, text: &[u8], arena: &Arena) -> Vec<Code> {
         let mut codes = Vec::with_capacity(arena.symbols.len() + self.added.texts.len());
         let mut next = 0;
         let mut take = |codes: &mut Vec<Code>| {
@@ -246,28 +238,31 @@ impl Output {
                 continue;
             }
             take(&mut codes);
-            match entry(source.text, *symbol) {
+            match entry(text, *symbol) {
                 Some(place) => {
                     if place != end {
-                        splice.keep(source, start, end);
+                        out.keep(text, start, end);
+                        out.flush();
                         start = place;
                     }
                     end = (symbol.start + symbol.len) as usize;
                 }
                 None => {
-                    splice.keep(source, start, end);
+                    out.keep(text, start, end);
                     (start, end) = (0, 0);
-                    insert(splice, arena.text(*symbol));
+                    put_bytes(out.buffer(), 4, arena.text(*symbol));
+                    out.flush();
                 }
             }
         }
-        splice.keep(source, start, end);
+        out.keep(text, start, end);
         if arena.symbols.is_empty() {
-            insert(splice, b"");
+            put_bytes(out.buffer(), 4, b"");
             take(&mut codes);
         }
         for text in &self.added.texts {
-            insert(splice, arena.text(*text));
+            put_bytes(out.buffer(), 4, arena.text(*text));
+            out.flush();
             take(&mut codes);
         }
         codes
@@ -283,14 +278,6 @@ fn entry(text: &[u8], symbol: Span) -> Option<usize> {
         && wire::varint(text, &mut pos) == Ok(symbol.len.into())
         && pos == symbol.start as usize;
     is_entry.then_some(place)
-}
-
-/// Writes a symbol that has no entry in the text.
-#[cold]
-fn insert(splice: &mut Splice, text: &[u8]) {
-    let mut entry = Vec::new();
-    put_bytes(&mut entry, 4, text);
-    splice.insert(&entry);
 }
 
 /// A number encoded as a varint, and the varint's length.

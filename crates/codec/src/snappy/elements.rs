@@ -23,8 +23,6 @@ pub(crate) struct Elements {
     /// End of the elements. 32 bits, as lengths in the format.
     end: u32,
     encoder: snap::raw::Encoder,
-    /// Buffer that a block is compressed into.
-    block: Vec<u8>,
     /// Uncompressed bytes written.
     len: usize,
     /// Position of the open literal's tag; 0 if none is open.
@@ -40,7 +38,6 @@ impl Default for Elements {
             out: Vec::new(),
             end: 0,
             encoder: snap::raw::Encoder::new(),
-            block: Vec::new(),
             len: 0,
             literal: 0,
             offset: 0,
@@ -116,22 +113,24 @@ impl Elements {
         self.end_literal();
         self.end_copy();
         for block in text.chunks(BLOCK) {
-            let room = snap::raw::max_compress_len(block.len());
-            if self.block.len() < room {
-                self.block.resize(room, 0);
-            }
+            // The encoder writes a header before its elements: over the last bytes so far, which
+            // are put back.
+            let header = wire::varint_len(block.len() as u64);
+            let most = snap::raw::max_compress_len(block.len());
+            self.room(most);
+            let (start, end) = (self.end as usize - header, self.end as usize);
+            let mut last = [0; HEADER];
+            last[..header].copy_from_slice(&self.out[start..end]);
             #[expect(
                 clippy::expect_used,
                 reason = "the buffer has the length that the encoder asks for, its only error"
             )]
             let written = self
                 .encoder
-                .compress(block, &mut self.block)
-                .expect("block buffer has max_compress_len bytes");
-            let header = wire::varint_len(block.len() as u64);
-            let elements = std::mem::take(&mut self.block);
-            self.put_slice(&elements[header..written]);
-            self.block = elements;
+                .compress(block, &mut self.out[start..start + most])
+                .expect("the buffer has max_compress_len bytes");
+            self.out[start..end].copy_from_slice(&last[..header]);
+            self.end = (start + written) as u32;
             self.len += block.len();
         }
     }

@@ -49,6 +49,7 @@ impl Counts {
     }
 
     /// Adds a series.
+    #[inline]
     pub fn add(&mut self, series: SeriesCounts) {
         self.series += 1;
         self.samples += u64::from(series.samples);
@@ -57,6 +58,7 @@ impl Counts {
     }
 
     /// Subtracts a series that was added.
+    #[inline]
     pub fn sub(&mut self, series: SeriesCounts) {
         self.series -= 1;
         self.samples -= u64::from(series.samples);

@@ -1,11 +1,11 @@
-//! Rewrites 2.0 bodies: series are decoded and edited a few at a time, and only the symbol numbers
-//! of the result are kept. The new symbol table contains only the symbols that these need, and
-//! keeps its compressed form, since symbols are never edited. The series are renumbered and
-//! compressed again; they are short.
+//! Rewrites 2.0 bodies: series are decoded and edited a few at a time, and encoded at once, with
+//! symbols numbered in the order in which they are needed. So the new symbol table contains only
+//! those that remaining series refer to.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::mem::take;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -72,23 +72,30 @@ pub(super) fn rewrite(
     Ok(rewritten)
 }
 
-/// Remaining series so far, as numbers of symbols: received symbols first, then those that edits
-/// added.
+/// Output of a rewrite so far. Symbols are numbered as they are needed: received ones first in
+/// `codes`, then those that edits added.
 #[derive(Default)]
 struct Output {
-    /// Labels of all series, in order.
+    /// Series before the first change, and their labels one behind the other.
+    unchanged: Vec<Unchanged>,
     labels: Vec<[u32; 2]>,
-    series: Vec<Kept>,
-    /// Whether the symbol is needed, by received number.
-    needed: Vec<bool>,
+    /// Encoded series; none before the first change.
+    series: Vec<u8>,
+    /// By symbol, its outgoing number.
+    codes: Vec<Code>,
+    /// Needed symbols, by outgoing number.
+    table: Vec<u32>,
     added: Added,
     has_lone_exemplars: bool,
+    /// References of the series that is being encoded, up to `len`, and its renumbered fields.
+    refs: Vec<u8>,
+    len: usize,
+    rest: Vec<u8>,
 }
 
-/// A remaining series.
+/// A series before the first change.
 #[derive(Clone, Copy)]
-struct Kept {
-    /// End of its labels, which start at the end of the previous series' labels.
+struct Unchanged {
     labels: u32,
     /// Fields after its labels, and whether they refer to symbols.
     rest: Span,
@@ -98,22 +105,28 @@ struct Kept {
 impl Output {
     /// Clears the output.
     fn restart(&mut self) {
+        self.unchanged.clear();
         self.labels.clear();
         self.series.clear();
-        self.needed.clear();
+        self.codes.clear();
+        self.table.clear();
         self.added.restart();
         self.has_lone_exemplars = false;
     }
 
     /// Memory of the output, in bytes.
     fn weight(&self) -> usize {
-        self.labels.capacity() * size_of::<[u32; 2]>()
-            + self.series.capacity() * size_of::<Kept>()
-            + self.needed.capacity()
+        self.unchanged.capacity() * size_of::<Unchanged>()
+            + self.labels.capacity() * size_of::<[u32; 2]>()
+            + self.series.capacity()
+            + self.codes.capacity() * size_of::<Code>()
+            + self.table.capacity() * size_of::<u32>()
             + self.added.weight()
+            + self.refs.capacity()
+            + self.rest.capacity()
     }
 
-    /// Edits the arena's series, records the remaining ones, and clears the arena for the next.
+    /// Edits the arena's series, encodes the remaining ones, and clears the arena for the next.
     fn block(
         &mut self,
         arena: &mut Arena,
@@ -121,47 +134,77 @@ impl Output {
         edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
     ) {
         arena.retain(edit);
-        self.needed.resize(arena.symbols.len(), false);
+        if arena.changed && self.codes.is_empty() {
+            self.begin(arena);
+        }
         for (place, series) in arena.series.iter().enumerate() {
             if series.dropped {
                 continue;
             }
+            self.has_lone_exemplars |= is_lone(series.counts);
             let (arrived, has_refs) = refs.of(place);
-            let first = self.labels.len();
+            if !arena.changed {
+                self.labels.extend_from_slice(arrived);
+                self.unchanged.push(Unchanged {
+                    labels: arrived.len() as u32,
+                    rest: series.rest,
+                    has_refs,
+                });
+                continue;
+            }
             if series.edited {
                 let labels = &arena.labels[series.labels as usize..];
                 self.edited(arena, &labels[..series.labels_len as usize], arrived);
             } else {
-                self.labels.extend_from_slice(arrived);
+                self.received(arrived);
             }
-            for &number in self.labels[first..].as_flattened() {
-                // Added symbols are not in this list.
-                if let Some(needed) = self.needed.get_mut(number as usize) {
-                    *needed = true;
-                }
-            }
-            if has_refs {
-                rest_refs(arena.text(series.rest), |number| {
-                    if let Some(needed) = self.needed.get_mut(number as usize) {
-                        *needed = true;
-                    }
-                });
-            }
-            self.has_lone_exemplars |= is_lone(series.counts);
-            self.series.push(Kept {
-                labels: self.labels.len() as u32,
-                rest: series.rest,
-                has_refs,
-            });
+            self.put(arena.text(series.rest), has_refs);
         }
         arena.labels.clear();
         arena.series.clear();
         refs.clear();
     }
 
-    /// Records the labels of an edited series, most of which are unchanged.
+    /// Encodes the series before the first change.
+    #[cold]
+    fn begin(&mut self, arena: &Arena) {
+        // The first symbol, the empty string, stands for absent ones: it exists even if none was
+        // received.
+        self.codes.resize(arena.symbols.len().max(1), Code::default());
+        self.need(0);
+        let (labels, unchanged) = (take(&mut self.labels), take(&mut self.unchanged));
+        let mut left = &labels[..];
+        for series in &unchanged {
+            let (own, behind) = left.split_at(series.labels as usize);
+            self.received(own);
+            self.put(arena.text(series.rest), series.has_refs);
+            left = behind;
+        }
+        (self.labels, self.unchanged) = (labels, unchanged);
+    }
+
+    /// Makes room for the references of this many labels.
+    #[inline(always)]
+    fn room(&mut self, labels: usize) {
+        self.len = 0;
+        if self.refs.len() < 8 * labels + 8 {
+            self.refs.resize(8 * labels + 8, 0);
+        }
+    }
+
+    /// Encodes references to labels as they were received.
+    #[inline(always)]
+    fn received(&mut self, arrived: &[[u32; 2]]) {
+        self.room(arrived.len());
+        for &pair in arrived {
+            self.put_refs(pair);
+        }
+    }
+
+    /// Encodes references to the labels of an edited series, most of which are unchanged.
     #[inline(always)]
     fn edited(&mut self, arena: &Arena, labels: &[Label], arrived: &[[u32; 2]]) {
+        self.room(labels.len());
         let symbols = &arena.symbols;
         let arrived_as = |[name, value]: [u32; 2], label: Label| {
             label.is_of(symbols[name as usize], symbols[value as usize])
@@ -171,7 +214,7 @@ impl Output {
             if let Some(&pair) = arrived.get(next)
                 && arrived_as(pair, label)
             {
-                self.labels.push(pair);
+                self.put_refs(pair);
                 next += 1;
                 continue;
             }
@@ -181,91 +224,109 @@ impl Output {
             };
             match found {
                 Some(place) => {
-                    self.labels.push(arrived[place]);
+                    self.put_refs(arrived[place]);
                     next = place + 1;
                 }
-                None => self.labels.push(self.added.numbers(arena, label)),
-            }
-        }
-    }
-
-    /// Encodes the new body.
-    fn finish(&self, text: &[u8], arena: &Arena) -> Bytes {
-        let mut body = Compressor::begin();
-        let codes = self.symbols(&mut body, text, arena);
-        let code = |number: u64| {
-            let code = usize::try_from(number).ok().and_then(|n| codes.get(n));
-            code.copied().unwrap_or_default()
-        };
-        let (mut refs, mut rest) = (Vec::new(), Vec::new());
-        let mut first = 0;
-        for series in &self.series {
-            let labels = &self.labels[first..series.labels as usize];
-            first = series.labels as usize;
-            let len = put_refs(labels, &codes, &mut refs);
-            let mut behind = arena.text(series.rest);
-            if series.has_refs {
-                renumber(behind, code, &mut rest);
-                behind = &rest;
-            }
-            let whole = 1 + varint_len(len as u64) + len + behind.len();
-            let out = body.buffer();
-            out.push(tag(5, LEN));
-            put_varint(out, whole as u64);
-            out.push(tag(1, LEN));
-            put_varint(out, len as u64);
-            out.extend_from_slice(&refs[..len]);
-            out.extend_from_slice(behind);
-            body.flush();
-        }
-        body.end()
-    }
-
-    /// Writes the symbol table; returns the outgoing numbers of the symbols.
-    fn symbols(&self, out: &mut Compressor, text: &[u8], arena: &Arena) -> Vec<Code> {
-        let mut codes = Vec::with_capacity(arena.symbols.len() + self.added.texts.len());
-        let mut next = 0;
-        let mut take = |codes: &mut Vec<Code>| {
-            codes.push(Code::of(next));
-            next += 1;
-        };
-        // The run of entries to be written next.
-        let (mut start, mut end) = (0, 0);
-        for (number, symbol) in arena.symbols.iter().enumerate() {
-            // The first symbol, the empty string, stands for absent ones.
-            if number > 0 && !self.needed.get(number).is_some_and(|needed| *needed) {
-                codes.push(Code::default());
-                continue;
-            }
-            take(&mut codes);
-            match entry(text, *symbol) {
-                Some(place) => {
-                    if place != end {
-                        out.keep(text, start, end);
-                        out.flush();
-                        start = place;
-                    }
-                    end = (symbol.start + symbol.len) as usize;
-                }
                 None => {
-                    out.keep(text, start, end);
-                    (start, end) = (0, 0);
-                    put_bytes(out.buffer(), 4, arena.text(*symbol));
-                    out.flush();
+                    let pair = self.added.numbers(arena, label);
+                    let symbols = arena.symbols.len().max(1) + self.added.texts.len();
+                    if self.codes.len() < symbols {
+                        self.codes.resize(symbols, Code::default());
+                    }
+                    self.put_refs(pair);
                 }
+            }
+        }
+    }
+
+    /// Encodes the references to a label.
+    #[inline(always)]
+    fn put_refs(&mut self, pair: [u32; 2]) {
+        let [name, value] = pair.map(|number| self.code(number));
+        let both = u64::from(name.text) | u64::from(value.text) << (8 * name.len);
+        self.refs[self.len..self.len + 8].copy_from_slice(&both.to_le_bytes());
+        self.len += (name.len + value.len) as usize;
+    }
+
+    /// Outgoing number of a symbol.
+    #[inline(always)]
+    fn code(&mut self, number: u32) -> Code {
+        let code = self.codes[number as usize];
+        if code.len > 0 { code } else { self.need(number) }
+    }
+
+    /// Numbers a symbol that is needed for the first time.
+    #[inline(never)]
+    fn need(&mut self, number: u32) -> Code {
+        let code = Code::of(self.table.len() as u32);
+        self.table.push(number);
+        self.codes[number as usize] = code;
+        code
+    }
+
+    /// Writes a series whose references are encoded.
+    #[inline(always)]
+    fn put(&mut self, behind: &[u8], has_refs: bool) {
+        let mut rest = take(&mut self.rest);
+        let behind = if has_refs {
+            // A number without a symbol stands for the empty string, as everywhere.
+            let within = |number: u64, out: &Self| match usize::try_from(number) {
+                Ok(place) if place < out.codes.len() => number as u32,
+                _ => 0,
+            };
+            renumber(behind, |number| self.code(within(number, self)), &mut rest);
+            &rest
+        } else {
+            behind
+        };
+        let refs = &self.refs[..self.len];
+        let whole = 1 + varint_len(refs.len() as u64) + refs.len() + behind.len();
+        let out = &mut self.series;
+        out.push(tag(5, LEN));
+        put_varint(out, whole as u64);
+        out.push(tag(1, LEN));
+        put_varint(out, refs.len() as u64);
+        out.extend_from_slice(refs);
+        out.extend_from_slice(behind);
+        self.rest = rest;
+    }
+
+    /// Compresses the new body.
+    fn finish(&self, text: &[u8], arena: &Arena) -> Bytes {
+        Compressor::compress(|out| {
+            self.symbols(out, text, arena);
+            out.put(&self.series);
+        })
+    }
+
+    /// Writes the symbol table; symbols that follow each other in the received text are copied at
+    /// once.
+    fn symbols(&self, out: &mut Compressor, text: &[u8], arena: &Arena) {
+        let (mut start, mut end) = (0, 0);
+        for &number in &self.table {
+            let (symbol, entry) = match arena.symbols.get(number as usize) {
+                Some(symbol) => (*symbol, entry(text, *symbol)),
+                None => (self.added(number, arena), None),
+            };
+            if entry != Some(end) {
+                out.keep(text, start, end);
+                start = entry.unwrap_or_default();
+                end = start;
+                out.flush();
+            }
+            match entry {
+                Some(_) => end = (symbol.start + symbol.len) as usize,
+                None => put_bytes(out.buffer(), 4, arena.text(symbol)),
             }
         }
         out.keep(text, start, end);
-        if arena.symbols.is_empty() {
-            put_bytes(out.buffer(), 4, b"");
-            take(&mut codes);
-        }
-        for text in &self.added.texts {
-            put_bytes(out.buffer(), 4, arena.text(*text));
-            out.flush();
-            take(&mut codes);
-        }
-        codes
+    }
+
+    /// Text of a symbol that was not received.
+    fn added(&self, number: u32, arena: &Arena) -> Span {
+        let place = (number as usize).checked_sub(arena.symbols.len().max(1));
+        // The first symbol exists even if none was received.
+        place.map_or_else(Span::default, |place| self.added.texts[place])
     }
 }
 
@@ -280,7 +341,7 @@ fn entry(text: &[u8], symbol: Span) -> Option<usize> {
     is_entry.then_some(place)
 }
 
-/// A number encoded as a varint, and the varint's length.
+/// A number encoded as a varint, and the varint's length; 0 for none.
 #[derive(Clone, Copy, Default)]
 struct Code {
     text: u32,
@@ -303,42 +364,6 @@ impl Code {
     }
 }
 
-/// Encodes the numbers of labels into a list, which is grown as needed; returns the encoded length.
-#[inline(always)]
-fn put_refs(labels: &[[u32; 2]], codes: &[Code], out: &mut Vec<u8>) -> usize {
-    let room = 8 * labels.len() + 8;
-    if out.len() < room {
-        out.resize(room, 0);
-    }
-    let mut len = 0;
-    for &[name, value] in labels {
-        let (name, value) = (codes[name as usize], codes[value as usize]);
-        let both = u64::from(name.text) | u64::from(value.text) << (8 * name.len);
-        out[len..len + 8].copy_from_slice(&both.to_le_bytes());
-        len += (name.len + value.len) as usize;
-    }
-    len
-}
-
-/// Calls `each` with the symbol numbers in the exemplars and the metadata of a series.
-fn rest_refs(rest: &[u8], mut each: impl FnMut(u64)) {
-    for field in Fields::new(rest).map_while(Result::ok) {
-        let holders = holders(field.number);
-        if let (false, Value::Len(message)) = (holders.is_empty(), field.value) {
-            for part in Fields::new(message).map_while(Result::ok) {
-                match part.value {
-                    _ if !holders.contains(&part.number) => {}
-                    Value::Varint(number) => each(number),
-                    Value::Len(packed) => wire::packed(packed)
-                        .map_while(Result::ok)
-                        .for_each(&mut each),
-                    Value::Fixed32(_) | Value::Fixed64(_) => {}
-                }
-            }
-        }
-    }
-}
-
 /// Fields with symbol numbers inside a field of a series: those of exemplars and metadata.
 #[inline(always)]
 fn holders(field: u32) -> &'static [u32] {
@@ -350,13 +375,11 @@ fn holders(field: u32) -> &'static [u32] {
 }
 
 /// Copies the fields after the labels of a series, with renumbered symbols.
-fn renumber(rest: &[u8], code: impl Fn(u64) -> Code, out: &mut Vec<u8>) {
+fn renumber(rest: &[u8], mut code: impl FnMut(u64) -> Code, out: &mut Vec<u8>) {
     out.clear();
-    let put = |number: u64, out: &mut Vec<u8>| {
-        // A number without a symbol stands for the empty string, as everywhere.
+    let mut put = |number: u64, out: &mut Vec<u8>| {
         let code = code(number);
-        let bytes = code.text.to_le_bytes();
-        out.extend_from_slice(&bytes[..code.len.max(1) as usize]);
+        out.extend_from_slice(&code.text.to_le_bytes()[..code.len as usize]);
     };
     let (mut message, mut packed) = (Vec::new(), Vec::new());
     for field in Fields::new(rest).map_while(Result::ok) {

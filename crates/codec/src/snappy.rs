@@ -162,12 +162,14 @@ impl Compressor {
         &mut self.pending
     }
 
-    /// Appends a range of a text; short ones are copied with a fixed width. Call
-    /// [`flush`](Self::flush) now and then.
+    /// Appends a range of a text, like [`put`](Self::put): short ones are copied with a fixed width.
     #[inline(always)]
     pub(crate) fn keep(&mut self, text: &[u8], start: usize, end: usize) {
         let len = end - start;
-        match text.get(start..).and_then(|rest| rest.first_chunk::<WIDE>()) {
+        match text
+            .get(start..)
+            .and_then(|rest| rest.first_chunk::<WIDE>())
+        {
             Some(wide) if len <= WIDE => {
                 let end = self.pending.len() + len;
                 self.pending.extend_from_slice(wide);
@@ -209,11 +211,27 @@ mod tests {
 
     use super::*;
 
+    /// Compresses pieces, each appended in another way.
     fn stream(pieces: &[Vec<u8>]) -> Bytes {
         Compressor::compress(|out| {
-            for piece in pieces {
-                out.buffer().extend_from_slice(piece);
-                out.flush();
+            for (number, piece) in pieces.iter().enumerate() {
+                match number % 3 {
+                    0 => out.buffer().extend_from_slice(piece),
+                    1 => out.put(piece),
+                    _ => {
+                        // As ranges of one text, short and long ones.
+                        let mut start = 0_usize;
+                        for len in [0, 1, 63, 64, 65, 70_000, usize::MAX] {
+                            let end = piece.len().min(start.saturating_add(len));
+                            out.keep(piece, start, end);
+                            start = end;
+                        }
+                    }
+                }
+                // Complete blocks may wait for the next piece.
+                if number % 5 != 4 {
+                    out.flush();
+                }
             }
         })
     }
@@ -231,7 +249,7 @@ mod tests {
                 .map(|i| byte(i) as u8 ^ seed ^ (i / 7000) as u8)
                 .collect()
         });
-        prop::collection::vec(piece, 0..5)
+        prop::collection::vec(piece, 0..8)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Encodes and compresses 1.0, a few series at a time or all at once.
+//! Encodes and compresses 1.0.
 //!
 //! There are two ways: by the structure of series, which costs less processor time than encoding
 //! first and compressing then, and by a general search for repetitions. Where most labels repeat
@@ -11,13 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use super::encode_v1::put_labels;
-use super::structure_v1::Structure;
-use crate::snappy;
-use crate::snappy::BLOCK;
-use crate::wire;
-use crate::wire::{LEN, tag};
-use crate::{Arena, Raw};
+use super::encode_v1::put_label;
+use super::structure_v1::{Structure, header};
+use crate::snappy::Compressor;
+use crate::{Arena, Label, Series};
 
 /// Bodies written one way before both are compared again.
 const TRIAL_EVERY: u32 = 256;
@@ -28,17 +25,103 @@ const WORTHWHILE: usize = 95;
 
 thread_local! {
     /// Scratch memory. After a restart its earlier content has no influence on the output.
-    static WRITER: RefCell<Option<Box<Writer>>> = const { RefCell::new(None) };
+    static STRUCTURE: RefCell<Option<Box<Structure>>> = const { RefCell::new(None) };
 }
 
-/// Encodes and compresses an arena of 1.0.
+/// Encodes and compresses an arena of 1.0; without a choice, by the structure of the series.
 pub(super) fn encode(arena: &Arena, choice: Option<&CompressionChoice>) -> Bytes {
-    let mut writer = Writer::take(choice);
-    writer.series(arena);
-    for &span in &arena.metadata {
-        writer.text(arena.text(span));
+    let way = choice.map_or(Way::Structure, CompressionChoice::next);
+    if way == Way::Search {
+        return searched(arena);
     }
-    writer.finish(choice)
+    let mut structure = STRUCTURE.take().unwrap_or_default();
+    structure.restart();
+    structure.series(arena);
+    for &span in &arena.metadata {
+        structure.out.search(arena.text(span));
+    }
+    let len = structure.out.position();
+    let body = structure.out.finish();
+    STRUCTURE.set(Some(structure));
+    match choice {
+        Some(choice) if way == Way::Both && len >= TRIAL_BYTES => {
+            let searched = searched(arena);
+            choice.learn(searched.len() * 100 < body.len() * WORTHWHILE);
+            if searched.len() < body.len() {
+                searched
+            } else {
+                body
+            }
+        }
+        _ => body,
+    }
+}
+
+/// Encodes an arena of 1.0, compressed by search.
+fn searched(arena: &Arena) -> Bytes {
+    Compressor::compress(|out| {
+        let text = arena.raw.as_slice();
+        for series in arena.series.iter().filter(|series| !series.dropped) {
+            put_series(out, text, arena, series);
+        }
+        for &span in &arena.metadata {
+            out.put(arena.text(span));
+        }
+    })
+}
+
+/// Appends a series; `text` is the received text.
+#[inline(always)]
+pub(super) fn put_series(out: &mut Compressor, text: &[u8], arena: &Arena, series: &Series) {
+    if series.edited {
+        put_edited(out, text, arena, series);
+    } else {
+        out.put(arena.text(series.whole));
+    }
+    out.flush();
+}
+
+/// Appends an edited series: labels that follow each other in the received text are copied at once.
+#[inline(always)]
+fn put_edited(out: &mut Compressor, text: &[u8], arena: &Arena, series: &Series) {
+    let (bytes, len) = header(series.labels_bytes as usize + series.rest.len as usize);
+    out.keep(&bytes.to_le_bytes(), 0, len);
+    // The range to be copied next.
+    let (mut start, mut end) = (0, 0);
+    let labels = &arena.labels[series.labels as usize..][..series.labels_len as usize];
+    for label in labels {
+        let Some((place, len)) = label.entry_place() else {
+            out.keep(text, start, end);
+            (start, end) = (0, 0);
+            compose(out.buffer(), arena, *label);
+            continue;
+        };
+        let (place, len) = (place as usize, len as usize);
+        if let Some(place) = place.checked_sub(text.len()) {
+            // Added by an edit.
+            out.keep(text, start, end);
+            (start, end) = (0, 0);
+            out.keep(&arena.extra, place, place + len);
+            continue;
+        }
+        if place != end {
+            out.keep(text, start, end);
+            start = place;
+        }
+        end = place + len;
+    }
+    let rest = series.rest.start as usize;
+    if rest == end && rest < text.len() {
+        return out.keep(text, start, end + series.rest.len as usize);
+    }
+    out.keep(text, start, end);
+    out.buffer().extend_from_slice(arena.text(series.rest));
+}
+
+/// Appends a label that has no entry in the text.
+#[cold]
+fn compose(out: &mut Vec<u8>, arena: &Arena, label: Label) {
+    put_label(arena.text(label.name()), arena.text(label.value()), out);
 }
 
 /// The better of the two ways of compressing 1.0 for the data of one sink. It is learned from that
@@ -75,109 +158,12 @@ impl CompressionChoice {
 }
 
 /// Way of writing a body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    #[default]
     Structure,
     Search,
     /// By structure and then, if the body is large enough, by search; the shorter one is sent.
     Both,
-}
-
-/// Writes one body after another.
-#[derive(Default)]
-pub(super) struct Writer {
-    structure: Structure,
-    way: Way,
-    /// Bytes of this body that have not been searched for repetitions yet.
-    pending: Vec<u8>,
-}
-
-impl Writer {
-    /// Takes this thread's writer, restarted; without a choice it writes by structure.
-    pub(super) fn take(choice: Option<&CompressionChoice>) -> Box<Self> {
-        let mut writer = WRITER.take().unwrap_or_default();
-        writer.structure.restart();
-        writer.pending.clear();
-        writer.way = choice.map_or(Way::Structure, CompressionChoice::next);
-        writer
-    }
-
-    /// Returns the compressed body; `choice`, the one given to [`take`](Self::take), learns from
-    /// it.
-    pub(super) fn finish(mut self: Box<Self>, choice: Option<&CompressionChoice>) -> Bytes {
-        self.flush();
-        let len = self.structure.out.position();
-        let mut body = self.structure.out.finish();
-        if let Some(choice) = choice
-            && self.way == Way::Both
-            && len >= TRIAL_BYTES
-        {
-            body = self.compare(body, len, choice);
-        }
-        WRITER.set(Some(self));
-        body
-    }
-
-    /// Writes the series that are not dropped.
-    pub(super) fn series(&mut self, arena: &Arena) {
-        if self.way != Way::Search {
-            return self.structure.series(arena);
-        }
-        for index in 0..arena.series.len() {
-            if !arena.series[index].dropped {
-                self.plain(arena, index);
-            }
-        }
-    }
-
-    /// Writes encoded fields unchanged.
-    pub(super) fn text(&mut self, text: &[u8]) {
-        self.flush();
-        self.structure.out.search(text);
-    }
-
-    /// Compresses by search a body that was written by structure; returns the shorter one.
-    fn compare(&mut self, body: Bytes, len: usize, choice: &CompressionChoice) -> Bytes {
-        let mut text = Raw::with_len(len);
-        if snappy::decompress(&body, text.as_mut_slice()).is_err() {
-            return body; // cannot fail: it was just compressed
-        }
-        self.structure.out.restart();
-        self.structure.out.search(text.as_slice());
-        let searched = self.structure.out.finish();
-        choice.learn(searched.len() * 100 < body.len() * WORTHWHILE);
-        if searched.len() < body.len() {
-            searched
-        } else {
-            body
-        }
-    }
-
-    /// Encodes a series into the pending bytes.
-    fn plain(&mut self, arena: &Arena, index: usize) {
-        let series = &arena.series[index];
-        let out = &mut self.pending;
-        if series.edited {
-            out.push(tag(1, LEN));
-            wire::put_varint(out, u64::from(series.labels_bytes + series.rest.len));
-            put_labels(arena, arena.labels_of(index), out);
-            out.extend_from_slice(arena.text(series.rest));
-        } else {
-            out.extend_from_slice(arena.text(series.whole));
-        }
-        if self.pending.len() >= BLOCK {
-            let complete = self.pending.len() / BLOCK * BLOCK;
-            self.structure.out.search(&self.pending[..complete]);
-            self.pending.drain(..complete);
-        }
-    }
-
-    /// Compresses the pending bytes by search.
-    fn flush(&mut self) {
-        self.structure.out.search(&self.pending);
-        self.pending.clear();
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
-//! Rewrites 1.0 bodies: series are decoded and edited a few at a time, while they are in the
-//! processor's cache, and unedited parts keep their compressed form.
+//! Rewrites 1.0 bodies: series are decoded, edited and written a few at a time, while they are in
+//! the processor's cache, and unedited parts are copied at once.
 
 use bytes::Bytes;
 
 use metrifold_model::Version;
 
 use crate::snappy::Compressor;
-use crate::wire::{LEN, tag};
-use crate::{Arena, Label, Series, SeriesMut, Span};
+use crate::{Arena, SeriesMut, Span};
 
+use super::compress_v1::put_series;
 use super::decode::{DecodeError, Decoder, Limits};
-use super::encode_v1::put_label;
 use super::rewrite::{BLOCK, Rewritten};
 
 /// Rewrites a body of 1.0; see [`rewrite`](super::rewrite::rewrite).
@@ -72,14 +71,9 @@ impl Output<'_> {
         match &mut self.out {
             Some(out) => {
                 for series in arena.series.iter().filter(|series| !series.dropped) {
-                    let (start, end) = (series.whole.start, series.whole.start + series.whole.len);
+                    let start = series.whole.start;
                     metadata(out, self.text, arena, &mut self.metadata, start);
-                    if series.edited {
-                        edited(out, self.text, arena, series);
-                    } else {
-                        out.keep(self.text, start as usize, end as usize);
-                    }
-                    out.flush();
+                    put_series(out, self.text, arena, series);
                 }
             }
             None => {
@@ -109,63 +103,6 @@ fn metadata(out: &mut Compressor, text: &[u8], arena: &Arena, done: &mut usize, 
         out.flush();
         *done += 1;
     }
-}
-
-/// Writes an edited series: labels that follow each other in the received text are copied at once.
-#[inline(always)]
-fn edited(out: &mut Compressor, text: &[u8], arena: &Arena, series: &Series) {
-    let (bytes, len) = header(series.labels_bytes as usize + series.rest.len as usize);
-    out.keep(&bytes.to_le_bytes(), 0, len);
-    // The run to be copied next.
-    let (mut start, mut end) = (0, 0);
-    let labels = &arena.labels[series.labels as usize..][..series.labels_len as usize];
-    for label in labels {
-        let Some((place, len)) = label.entry_place() else {
-            out.keep(text, start, end);
-            (start, end) = (0, 0);
-            compose(out.buffer(), arena, *label);
-            continue;
-        };
-        let place = place as usize;
-        if place != end {
-            out.keep(text, start, end);
-            start = place;
-            if place >= text.len() {
-                // Added by an edit.
-                out.keep(&arena.extra, place - text.len(), place - text.len() + len as usize);
-                (start, end) = (0, 0);
-                continue;
-            }
-        }
-        end = place + len as usize;
-    }
-    let rest = series.rest.start as usize;
-    if rest == end {
-        return out.keep(text, start, end + series.rest.len as usize);
-    }
-    out.keep(text, start, end);
-    out.buffer().extend_from_slice(arena.text(series.rest));
-}
-
-/// Writes a label that has no entry in the text.
-#[cold]
-fn compose(out: &mut Vec<u8>, arena: &Arena, label: Label) {
-    put_label(arena.text(label.name()), arena.text(label.value()), out);
-}
-
-/// Tag and length of a series, first byte lowest, and the number of their bytes. Assembled in a
-/// register: bytes stored one by one are slow to load as one number.
-#[inline(always)]
-fn header(len: usize) -> (u64, usize) {
-    let (mut text, mut size) = (u64::from(tag(1, LEN)), 1);
-    let mut left = len as u64;
-    // A text of an arena has a length of 31 bits at most.
-    while left >= 0x80 && size < 7 {
-        text |= (left & 0x7f | 0x80) << (8 * size);
-        left >>= 7;
-        size += 1;
-    }
-    (text | left << (8 * size), size + 1)
 }
 
 #[cfg(test)]
@@ -214,7 +151,7 @@ mod tests {
             0..7,
         );
         let name = prop::sample::select(vec!["up", "go_goroutines", "go_threads", ""]);
-        let samples = prop::collection::vec((0u8..4, 0i64..3), 1..4);
+        let samples = prop::collection::vec((0u8..4, 0i64..3), 0..4);
         let many = prop_oneof![9 => Just(1usize), 1 => Just(20)];
         (labels, name, samples, many).prop_map(|(mut labels, name, samples, many)| {
             // A series without a name is invalid.
@@ -301,6 +238,54 @@ mod tests {
             prop_assert_eq!(rewritten.body.is_some(), arena.changed);
             let body = rewritten.body.as_deref().unwrap_or(&body);
             prop_assert_eq!(v1::WriteRequest::decode(&*unsnappy(body)).unwrap(), expected);
+        }
+    }
+
+    /// What an edit adds follows the received text in memory: nothing may be taken for its
+    /// continuation.
+    #[test]
+    fn a_label_at_the_very_end_of_a_body_is_followed_by_nothing() {
+        let label = |name: &str, value: &str| v1::TimeSeries {
+            labels: vec![v1::Label {
+                name: name.into(),
+                value: value.into(),
+            }],
+            ..Default::default()
+        };
+        let sample = v1::TimeSeries {
+            samples: vec![v1::Sample {
+                value: 1.0,
+                timestamp: 1_700_000_000_000,
+            }],
+            ..Default::default()
+        };
+        let parts = [label("__name__", "up"), label("pod", "a")].map(|part| part.encode_to_vec());
+        let [name, pod] = &parts;
+        let sample = sample.encode_to_vec();
+        for fields in [
+            vec![name],
+            vec![name, pod],
+            vec![&sample, name],
+            vec![name, &sample, pod],
+            vec![name, &sample, pod, &sample],
+        ] {
+            let series: Vec<u8> = fields.into_iter().flatten().copied().collect();
+            let mut request = Vec::new();
+            crate::wire::put_bytes(&mut request, 1, &series);
+            let body = snappy(&request);
+            for edits in [[Edit::Set(4)], [Edit::Remove]] {
+                let limits = Limits::default();
+                let (mut arena, _) = decode(Version::V1, &body, &limits).unwrap();
+                arena.retain(apply(&edits, 0));
+                let expected = unsnappy(&encode_v1(&arena, None));
+                let expected = v1::WriteRequest::decode(&*expected).unwrap();
+                let rewritten = rewrite(&body, &limits, apply(&edits, 0)).unwrap();
+                let body = rewritten.body.as_deref().unwrap_or(&body);
+                assert_eq!(
+                    v1::WriteRequest::decode(&*unsnappy(body)).unwrap(),
+                    expected
+                );
+            }
         }
     }
 

@@ -170,7 +170,8 @@ impl Output {
     fn begin(&mut self, arena: &Arena) {
         // The first symbol, the empty string, stands for absent ones: it exists even if none was
         // received.
-        self.codes.resize(arena.symbols.len().max(1), Code::default());
+        self.codes
+            .resize(arena.symbols.len().max(1), Code::default());
         self.need(0);
         let (labels, unchanged) = (take(&mut self.labels), take(&mut self.unchanged));
         let mut left = &labels[..];
@@ -252,7 +253,11 @@ impl Output {
     #[inline(always)]
     fn code(&mut self, number: u32) -> Code {
         let code = self.codes[number as usize];
-        if code.len > 0 { code } else { self.need(number) }
+        if code.len > 0 {
+            code
+        } else {
+            self.need(number)
+        }
     }
 
     /// Numbers a symbol that is needed for the first time.

@@ -319,7 +319,7 @@ impl Structure {
 /// Tag and length of a series, first byte lowest, and the number of their bytes. Assembled in a
 /// register: bytes stored one by one are slow to load as one number.
 #[inline(always)]
-fn header(len: usize) -> (u64, usize) {
+pub(super) fn header(len: usize) -> (u64, usize) {
     let (mut header, mut size) = (u64::from(tag(1, LEN)), 1);
     let mut left = len as u64;
     while left >= 0x80 && size < 6 {

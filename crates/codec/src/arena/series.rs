@@ -1,5 +1,7 @@
 //! Series of an arena, for reading and for editing, and label names prepared for lookups.
 
+use std::cmp::Ordering;
+
 use metrifold_model::{SeriesCounts, Version};
 
 use crate::remote_write::put_labels;
@@ -111,56 +113,59 @@ impl<'a> SeriesRef<'a> {
 /// Finds `name` among a series' labels: its position, or where to insert it.
 #[inline(always)]
 fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
-    let labels = arena.labels_of(index);
-    for (position, label) in labels.iter().enumerate() {
-        let span = label.name();
-        let head = arena.head(span);
-        if head < name.head {
-            continue;
-        }
-        if head > name.head {
-            return Err(position);
-        }
-        if is(arena, span, name) {
-            return Ok(position);
-        }
-        match arena.text(span).cmp(&name.text) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => return Ok(position),
-            std::cmp::Ordering::Greater => return Err(position),
-        }
-    }
-    Err(labels.len())
+    find_near(arena, index, name, &mut 0)
 }
 
-/// Whether a range of the text is this name. For up to eight bytes, comparing the heads is enough.
-#[inline(always)]
-fn is(arena: &Arena, span: Span, name: &Name) -> bool {
-    span.len as usize == name.text.len()
-        && arena.head(span) == name.head
-        && (span.len <= 8 || arena.text(span) == &*name.text)
-}
-
-/// Like [`find`], but first tries the position found in another series: neighbouring series mostly
-/// have the same labels.
+/// Like [`find`], but begins at the position found in another series: neighbouring series mostly
+/// have the same labels, or one more or less.
 #[inline(always)]
 fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Result<usize, usize> {
     let labels = arena.labels_of(index);
-    let guess = *hint;
-    match labels.get(guess).map(|label| label.name()) {
-        Some(span) if is(arena, span, name) => return Ok(guess),
-        Some(span) if arena.head(span) <= name.head => {}
-        // The label at this position sorts after the name. If the previous one sorts before it, the
-        // name is missing.
-        _ if guess <= labels.len() => match guess.checked_sub(1).map(|before| labels[before]) {
-            Some(before) if arena.head(before.name()) >= name.head => {}
-            _ => return Err(guess),
-        },
-        _ => {}
+    let mut place = (*hint).min(labels.len());
+    let begun = place;
+    while let Some(label) = labels.get(place) {
+        match order(arena, label.name(), name) {
+            Ordering::Less => place += 1,
+            Ordering::Equal => {
+                *hint = place;
+                return Ok(place);
+            }
+            Ordering::Greater => break,
+        }
     }
-    let place = find(arena, index, name);
-    *hint = place.unwrap_or_else(|place| place);
-    place
+    // Otherwise, the label before this position sorts before the name.
+    if place == begun {
+        while let Some(before) = place.checked_sub(1) {
+            match order(arena, labels[before].name(), name) {
+                Ordering::Less => break,
+                Ordering::Equal => {
+                    *hint = before;
+                    return Ok(before);
+                }
+                Ordering::Greater => place = before,
+            }
+        }
+    }
+    *hint = place;
+    Err(place)
+}
+
+/// Compares the name in a range of the text with a name. Mostly, their heads differ; for up to
+/// eight bytes, comparing the heads is enough.
+#[inline(always)]
+fn order(arena: &Arena, span: Span, name: &Name) -> Ordering {
+    let head = arena.head(span);
+    if head != name.head {
+        return if head < name.head {
+            Ordering::Less
+        } else {
+            Ordering::Greater
+        };
+    }
+    if span.len <= 8 && span.len as usize == name.text.len() {
+        return Ordering::Equal;
+    }
+    arena.text(span).cmp(&name.text)
 }
 
 /// A series, for editing. Its labels stay sorted and unique after every edit.

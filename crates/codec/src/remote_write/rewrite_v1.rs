@@ -111,10 +111,11 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::Name;
     use crate::remote_write::messages::v1;
     use crate::remote_write::tests::{snappy, unsnappy};
     use crate::remote_write::{CompressionChoice, decode, encode_v1};
+    use crate::wire::{self, LEN, tag};
+    use crate::{Arena, Name};
 
     /// Edit of one series by the test's transform.
     #[derive(Clone, Copy, Debug)]
@@ -238,6 +239,119 @@ mod tests {
             prop_assert_eq!(rewritten.body.is_some(), arena.changed);
             let body = rewritten.body.as_deref().unwrap_or(&body);
             prop_assert_eq!(v1::WriteRequest::decode(&*unsnappy(body)).unwrap(), expected);
+        }
+    }
+
+    /// A field of a series, in a spelling that few senders use.
+    fn field() -> impl Strategy<Value = Vec<u8>> {
+        let text = prop::sample::select(vec!["", "__name__", "pod", "a", "tenant", "zone"]);
+        let long = prop_oneof![9 => Just(1usize), 1 => Just(40)];
+        let label =
+            (text.clone(), text, long, 0u8..4).prop_map(|(name, value, times, spelling)| {
+                let value = value.repeat(times);
+                let mut entry = Vec::new();
+                match spelling {
+                    // The value before the name, and a field that nobody knows.
+                    0 => {
+                        wire::put_bytes(&mut entry, 2, value.as_bytes());
+                        wire::put_bytes(&mut entry, 1, name.as_bytes());
+                        wire::put_bytes(&mut entry, 9, b"?");
+                    }
+                    // A length of more bytes than it needs.
+                    1 => {
+                        entry.extend([tag(1, LEN), name.len() as u8 | 0x80, 0]);
+                        entry.extend_from_slice(name.as_bytes());
+                        wire::put_bytes(&mut entry, 2, value.as_bytes());
+                    }
+                    _ => {
+                        wire::put_bytes(&mut entry, 1, name.as_bytes());
+                        wire::put_bytes(&mut entry, 2, value.as_bytes());
+                    }
+                }
+                let mut out = Vec::new();
+                wire::put_bytes(&mut out, 1, &entry);
+                out
+            });
+        let sample = Just({
+            let sample = v1::Sample {
+                value: 1.0,
+                timestamp: 1_700_000_000_000,
+            };
+            let mut out = Vec::new();
+            wire::put_bytes(&mut out, 2, &sample.encode_to_vec());
+            out
+        });
+        prop_oneof![4 => label, 2 => sample, 1 => Just(vec![tag(15, LEN), 1, b'?'])]
+    }
+
+    /// Series of such fields in any order.
+    fn spelled() -> impl Strategy<Value = Vec<u8>> {
+        let series = prop::collection::vec(field(), 0..6);
+        prop::collection::vec((series, 0u8..8), 0..3 * BLOCK).prop_map(|all| {
+            let mut out = Vec::new();
+            for (fields, unnamed) in all {
+                let mut series = fields.concat();
+                if unnamed > 0 {
+                    series.extend(b"\x0a\x0e\x0a\x08__name__\x12\x02up");
+                }
+                wire::put_bytes(&mut out, 1, &series);
+            }
+            out
+        })
+    }
+
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn labels(arena: &Arena) -> Vec<Pairs> {
+        let pair = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
+        let series = arena
+            .iter()
+            .map(|series| series.labels().map(pair).collect());
+        series.collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn bodies_in_any_spelling_or_damaged_are_rewritten_or_refused_as_the_decoder_does(
+            request in prop_oneof![request(), spelled()],
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            edits in prop::collection::vec(edit(), 1..12),
+            quiet in prop_oneof![3 => Just(0), 1 => 0..3 * BLOCK],
+        ) {
+            let mut message = request;
+            for (at, byte) in damage {
+                if !message.is_empty() {
+                    let at = at.index(message.len());
+                    message[at] = byte;
+                }
+            }
+            let (body, limits) = (snappy(&message), Limits::default());
+            let decoded = decode(Version::V1, &body, &limits);
+            let rewritten = rewrite(&body, &limits, apply(&edits, quiet));
+            let ((mut arena, invalid), rewritten) = match (decoded, rewritten) {
+                (Ok(decoded), Ok(rewritten)) => (decoded, rewritten),
+                (decoded, rewritten) => {
+                    let refused = decoded.map(drop).unwrap_err();
+                    prop_assert_eq!(rewritten.map(drop).unwrap_err(), refused);
+                    return Ok(());
+                }
+            };
+            arena.retain(apply(&edits, quiet));
+            prop_assert_eq!(rewritten.counts, arena.counts());
+            prop_assert_eq!(rewritten.invalid, invalid);
+            prop_assert_eq!(rewritten.body.is_some(), arena.changed);
+            // Both ways of compressing an arena, and the rewriter, write the same series.
+            let choice = CompressionChoice::default();
+            let choices = [None, Some(&choice), Some(&choice)];
+            let written = choices.map(|choice| encode_v1(&arena, choice));
+            for body in written.iter().chain(&rewritten.body) {
+                let (again, invalid) = decode(Version::V1, body, &Limits::ACCEPTED).unwrap();
+                prop_assert_eq!(invalid.series(), 0);
+                prop_assert_eq!(again.counts(), arena.counts());
+                prop_assert_eq!(labels(&again), labels(&arena));
+            }
         }
     }
 

@@ -3,7 +3,6 @@
 //! Neighbouring series have much in common, so every rule remembers its last input and the result,
 //! and each label that a rule writes is added to the arena once per batch instead of once per
 //! series. Nothing is allocated for a series whose results are remembered.
-//! be computed.
 
 use std::io::Write as _;
 

@@ -25,12 +25,12 @@ use metrifold_engine::component::{
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Output};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};
-use metrifold_http::{Access, Handler, Permission, Route, Serving};
+use metrifold_http::{Access, Everybody, Handler, Permission, Route, Serving};
 use metrifold_model::Kind;
 use metrifold_scrape::{Inlet, OnRequest, Particulars, Pool, ScrapeKeys, Settings};
 
 use authenticators::{AuthenticatorKeys, Authenticators};
-use expose::ExposeKeys;
+use expose::{ExposeKeys, PATHS};
 use extra_labels::ExtraLabel;
 use face::{Face, FaceParts};
 use instances::{InstanceHeader, Instances};
@@ -176,6 +176,12 @@ impl BuildSource<Metrics> for CfScrapeConfig {
             let routes = listens.map(|listen| cx.listeners.route(&listen, &cx.id));
             // The instances belong to all tenants: a caller needs the right to see everything.
             let access = keys.server().access(&cx.access, |_| Permission::Admin)?;
+            let access = PATHS.map(|(_, endpoint)| -> Arc<dyn Access> {
+                match keys.without_auth.contains(&endpoint) {
+                    true => Arc::new(Everybody),
+                    false => access.clone(),
+                }
+            });
             Ok(Exposed {
                 routes: routes.collect::<Result<_, _>>()?,
                 access,
@@ -202,16 +208,17 @@ struct CfScrape {
 /// Promregator's paths, claimed and not served yet.
 struct Exposed {
     routes: Vec<Route>,
-    access: Arc<dyn Access>,
+    /// The access check of each path.
+    access: [Arc<dyn Access>; PATHS.len()],
     face: Arc<Face>,
 }
 
 impl Exposed {
     fn serve(self) -> Vec<(Serving, Route)> {
         let handlers: Vec<Arc<dyn Handler>> = self.face.handlers().collect();
-        let served = self.routes.into_iter().zip(handlers);
+        let served = self.routes.into_iter().zip(self.access).zip(handlers);
         served
-            .map(|(route, handler)| (route.serve(self.access.clone(), handler), route))
+            .map(|((route, access), handler)| (route.serve(access, handler), route))
             .collect()
     }
 }

@@ -14,14 +14,19 @@ use metrifold_testing::{
 };
 
 /// A foundation with all routes below one host, so that no name server is needed.
-fn foundation() -> CloudFoundry {
+pub(crate) fn foundation() -> CloudFoundry {
     let foundation = CloudFoundry::new();
     foundation.push("o/s/shop", &["127.0.0.1/shop"], 2);
     foundation
 }
 
 /// A configuration that scrapes the foundation often.
-fn config(foundation: &CloudFoundry, sink: &Endpoint, select: &str, source: &str) -> String {
+pub(crate) fn config(
+    foundation: &CloudFoundry,
+    sink: &Endpoint,
+    select: &str,
+    source: &str,
+) -> String {
     let port = foundation.router.address().port();
     format!(
         "[discovery.cf]\ntype = \"cloud_foundry\"\napi = {:?}\nusername = \"admin\"\n\
@@ -35,10 +40,10 @@ fn config(foundation: &CloudFoundry, sink: &Endpoint, select: &str, source: &str
     )
 }
 
-type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// The last value of each series of a metric, as bits.
-fn last(sink: &Endpoint, name: &str) -> Vec<(Labels, u64)> {
+pub(crate) fn last(sink: &Endpoint, name: &str) -> Vec<(Labels, u64)> {
     let mut found: BTreeMap<Labels, u64> = BTreeMap::new();
     for seen in sink.seen() {
         for series in seen.series.as_deref().unwrap_or_default() {
@@ -55,7 +60,7 @@ fn last(sink: &Endpoint, name: &str) -> Vec<(Labels, u64)> {
 }
 
 /// Instances scraped now: the numbers in the targets' labels, and those on the pages.
-fn live(sink: &Endpoint) -> Vec<(String, String)> {
+pub(crate) fn live(sink: &Endpoint) -> Vec<(String, String)> {
     let info = last(sink, "instance_info").into_iter();
     let live = info.filter(|(_, bits)| *bits != STALE);
     live.map(|(labels, _)| {
@@ -67,7 +72,7 @@ fn live(sink: &Endpoint) -> Vec<(String, String)> {
     .collect()
 }
 
-fn pairs(numbers: &[u32]) -> Vec<(String, String)> {
+pub(crate) fn pairs(numbers: &[u32]) -> Vec<(String, String)> {
     let pair = |number: &u32| (number.to_string(), number.to_string());
     numbers.iter().map(pair).collect()
 }
@@ -210,7 +215,7 @@ fn credentials_are_those_that_a_selector_names_and_nothing_is_asked_for_without_
     assert_eq!(foundation.router.take().len(), 0, "nothing was asked for");
 }
 
-fn expose(face: SocketAddr) -> String {
+pub(crate) fn expose(face: SocketAddr) -> String {
     format!("[sources.apps.expose]\naddress = \"{face}\"\n")
 }
 
@@ -631,12 +636,12 @@ fn each_application_gets_the_credentials_of_its_own_service_binding_and_no_reque
 }
 
 /// A source that scrapes on request only.
-fn on_request(face: SocketAddr, keys: &str, expose_keys: &str) -> String {
+pub(crate) fn on_request(face: SocketAddr, keys: &str, expose_keys: &str) -> String {
     format!("push = false\n{keys}\n{}{expose_keys}\n", expose(face))
 }
 
 /// Waits until the instance with this number can be requested.
-fn until_served(face: SocketAddr, app: &str, number: u32) {
+pub(crate) fn until_served(face: SocketAddr, app: &str, number: u32) {
     let path = format!("http://{face}/singleTargetMetrics/{app}/{number}");
     until_so("the instance is served", || get(&path).status == 200);
 }

@@ -1,9 +1,14 @@
 //! Discovery of Cloud Foundry, in the whole program.
 
+use std::cell::Cell;
 use std::fs;
 
-use serde_json::Value;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Map, Value, json};
 
+use metrifold_cloud_foundry::promregator::convert;
+use metrifold_engine::config::{LoadOptions, parse_texts};
 use metrifold_testing::{CloudFoundry, Metrifold, cli, free_address, get, run, until_so};
 
 fn provider(foundation: &CloudFoundry, keys: &str) -> String {
@@ -138,4 +143,199 @@ fn what_promregator_was_told_is_converted_and_valid() {
     ]));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}{toml}");
+}
+
+/// Keys of Promregator with values that it takes.
+type Keys = &'static [(&'static str, &'static [&'static str])];
+
+const KEYS: Keys = &[
+    (
+        "cf.api_host",
+        &["api.cf.example", "${API}", "${API:api.cf.example}"],
+    ),
+    (
+        "cf.username",
+        &["u", "a:b", "u$1", "${CF_USER}", "${cf.password}"],
+    ),
+    ("cf.password", &["p", "p$w${", "${SECRET:x}", "$${x}"]),
+    ("cf.skipSslValidation", &["true", "false"]),
+    ("cf.proxy.host", &["proxy", "10.0.0.1", "${PROXY}"]),
+    ("cf.proxy.port", &["80", "0", "65535"]),
+    ("cf.request.timeout.org", &["2500", "4294967295"]),
+    ("cf.request.rateLimit", &["4.5"]),
+    ("cf.cache.timeout.process", &["300"]),
+    ("promregator.defaultInternalRoutePort", &["8081"]),
+    (
+        "promregator.scraping.maxProcessingTime",
+        &["5000", "90000", "86400000"],
+    ),
+    (
+        "promregator.scraping.connectionTimeout",
+        &["1", "5000", "100000"],
+    ),
+    (
+        "promregator.scraping.socketReadTimeout",
+        &["1", "5000", "100000"],
+    ),
+    ("promregator.scraping.proxy.host", &["proxy"]),
+    ("promregator.scraping.proxy.port", &["8080"]),
+    ("promregator.discovery.auth", &["BASIC", "NONE"]),
+    ("promregator.endpoint.auth", &["BASIC", "none"]),
+    ("promregator.metrics.auth", &["BASIC"]),
+    ("promregator.cache.invalidate.auth", &["basic"]),
+    (
+        "promregator.authentication.basic.username",
+        &["u", "${cf.username}"],
+    ),
+    ("promregator.authentication.basic.password", &["p", "$p"]),
+    (
+        "promregator.discovery.hostname",
+        &["here", "::1", "${HOST}"],
+    ),
+    ("promregator.discovery.port", &["81"]),
+    ("promregator.discovery.ownMetricsEndpoint", &["false"]),
+    ("server.port", &["9999", "0"]),
+    (
+        "server.address",
+        &["localhost", "10.1.2.3", "::1", "${ADDRESS}"],
+    ),
+];
+
+const TARGET: Keys = &[
+    ("orgName", &["o", "${ORG}", "a,b", "$"]),
+    (
+        "orgRegex",
+        &["o.*", "(?x) o # an organization", "${ORG:o.*}", "a$"],
+    ),
+    ("spaceName", &["s"]),
+    ("spaceRegex", &["s|t"]),
+    ("applicationName", &["a"]),
+    ("applicationRegex", &["a\\d+"]),
+    ("path", &["/x", "x", "/${PATH_OF_ALL}", "/x?a=$b"]),
+    ("protocol", &["http", "https"]),
+    ("kubernetesAnnotations", &["true", "false"]),
+    (
+        "preferredRouteRegex",
+        &[".*", "a\\.b", "${ROUTE}", "[a-c]$"],
+    ),
+    ("internalRoutePort", &["9090", "0"]),
+    ("authenticatorId", &["default", "a b", "a.b", "x\"y", "$"]),
+    ("surprise", &["1"]),
+];
+
+const AUTHENTICATOR: Keys = &[
+    (
+        "type",
+        &[
+            "basic",
+            "OAuth2XSUAABasic",
+            "none",
+            "BASIC",
+            "OAuth2XSUAACertificate",
+        ],
+    ),
+    ("basic.username", &["u"]),
+    ("basic.password", &["p", "p$"]),
+    (
+        "oauth2xsuaaBasic.tokenServiceURL",
+        &["https://uaa.example/oauth/token", "${URL}"],
+    ),
+    ("oauth2xsuaaBasic.client_id", &["c"]),
+    ("oauth2xsuaaBasic.client_secret", &["s"]),
+    ("oauth2xsuaaBasic.scopes", &["a, b", "$x", "${SCOPES}"]),
+    (
+        "oauth2xsuaaCertificate.tokenServiceCertURL",
+        &["https://uaa.example/oauth/token"],
+    ),
+    ("oauth2xsuaaCertificate.client_id", &["c"]),
+];
+
+/// Values that fit few keys.
+const ODD: [&str; 26] = [
+    "",
+    " ",
+    "a b",
+    "\n",
+    "\u{7f}",
+    "\u{1}",
+    "é",
+    "\"",
+    "'",
+    "\\",
+    "$",
+    "$$",
+    "${",
+    "}",
+    "(",
+    "[",
+    "-1",
+    "70000",
+    "4294967296",
+    "https://x",
+    "a/b",
+    "a@b",
+    "${cf.proxy.host}",
+    "${loop}",
+    "${A:${B:c}}",
+    "${A:}}",
+];
+
+type Picks = Vec<(Index, Index, u8)>;
+
+/// A table in which each pick sets a key, one in 20 to an odd value. The first keys are always set.
+fn table(keys: Keys, always: usize, picks: &Picks) -> Map<String, Value> {
+    let mut table = Map::new();
+    for (key, values) in &keys[..always] {
+        table.insert((*key).to_owned(), values[0].into());
+    }
+    for (key, value, odd) in picks {
+        let (key, values) = keys[key.index(keys.len())];
+        let value = match odd % 20 {
+            0 => ODD[value.index(ODD.len())],
+            _ => values[value.index(values.len())],
+        };
+        table.insert(key.to_owned(), value.into());
+    }
+    table
+}
+
+/// What is converted at all is valid, whatever the file holds.
+#[test]
+fn whatever_is_converted_from_promregator_is_valid() {
+    let picks = |most| prop::collection::vec(any::<(Index, Index, u8)>(), 0..most);
+    let files = (
+        picks(12),
+        prop::collection::vec(picks(6), 0..3),
+        prop::collection::vec(picks(4), 0..6),
+        picks(2),
+    );
+    let converted = Cell::new(0);
+    proptest!(ProptestConfig::with_cases(400), |((top, targets, named, global) in files)| {
+        let mut file = table(KEYS, 1, &top);
+        file.insert("loop".to_owned(), "x${loop}".into());
+        let targets = targets.iter().map(|it| Value::Object(table(TARGET, 0, it)));
+        file.insert("promregator.targets".to_owned(), targets.collect());
+        let ids = ["default", "a b", "a.b", "x\"y", "$"];
+        let named = named.iter().zip(ids).map(|(it, id)| {
+            let mut named = table(AUTHENTICATOR, AUTHENTICATOR.len(), it);
+            named.insert("id".to_owned(), id.into());
+            Value::Object(named)
+        });
+        file.insert("promregator.targetAuthenticators".to_owned(), named.collect());
+        let global = table(AUTHENTICATOR, AUTHENTICATOR.len(), &global);
+        file.insert("promregator.authenticator".to_owned(), json!(global));
+        let text = Value::Object(file).to_string();
+        let Ok(found) = convert(&text, None) else { return Ok(()) };
+        converted.set(converted.get() + 1);
+        let options = LoadOptions { environment: false };
+        let variable = |_: &str| Some("127.0.0.1".to_owned());
+        let url = |name: &str| match name {
+            "URL" => Some("https://uaa.example".to_owned()),
+            name => variable(name),
+        };
+        let loaded = parse_texts(&[("cf.toml", &found.toml)], &url, options);
+        let wrong = loaded.err().map(|found| format!("{found:?}"));
+        prop_assert_eq!(wrong, None, "{}\n{}", text, found.toml);
+    });
+    assert!(converted.get() >= 80, "{}", converted.get());
 }

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrifold_engine::config;
@@ -237,6 +237,42 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
     assert_eq!(quickstart.stop(), Some(0));
 }
 
+#[test]
+fn make_run_says_that_it_builds_and_what_is_served_where_once_it_is() {
+    // In place of cargo, which would build for minutes: runs the program with the arguments after
+    // `--`, behind the recipe's own.
+    let folder = tempfile::tempdir().unwrap();
+    let cargo = folder.path().join("cargo");
+    let script = "echo \"cargo $*\"\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$PROGRAM\" \"$@\"\n";
+    fs::write(&cargo, script).unwrap();
+    let quickstart = Quickstart::run_by(|file| {
+        let mut command = Command::new("sh");
+        // Both outputs in one, so that their order shows.
+        let make =
+            "exec make --no-print-directory -C \"$1\" run CARGO=\"sh $2\" CONFIG=\"$3\" 1>&2";
+        command
+            .args(["-c", make, "sh", env!("CARGO_MANIFEST_DIR")])
+            .args([cargo.as_path(), file])
+            .env_remove("MAKEFLAGS")
+            .env_remove("METRIFOLD_CONFIG")
+            .env_remove("METRIFOLD_LOG")
+            .env("PROGRAM", metrifold_testing::cli(&[]).get_program());
+        command
+    });
+    let log = quickstart.process.log();
+    let (building, running) = log.split_once("\ncargo run ").unwrap();
+    assert!(building.starts_with("building metrifold: "), "{log}");
+    assert!(running.contains("--profile quickstart --no-default-features"));
+    for (role, address) in &quickstart.addresses {
+        let address = address.to_string();
+        let is_told = |line: &str| line.contains("listening") && line.contains(&address);
+        assert!(!building.contains(&address), "{role}: {log}");
+        assert!(running.lines().any(is_told), "{role}: {log}");
+        assert!(quickstart.is_served(role), "{role}");
+    }
+    quickstart.stop();
+}
+
 /// The quickstart, running at reserved addresses.
 struct Quickstart {
     process: Process,
@@ -255,6 +291,18 @@ const ADDRESSES: [(&str, &str); 5] = [
 
 impl Quickstart {
     fn start() -> Self {
+        let quickstart = Self::run_by(|file| {
+            let mut command = metrifold_testing::cli(&["-c"]);
+            command.arg(file).env_clear();
+            command
+        });
+        let log = quickstart.process.log();
+        assert!(!log.contains('\x1b'), "no colours in a pipe: {log:?}");
+        quickstart
+    }
+
+    /// Runs the command for a copy of the file until it serves.
+    fn run_by(command: impl FnOnce(&Path) -> Command) -> Self {
         let mut text = examples()["quickstart.toml"].clone();
         let mut addresses = BTreeMap::new();
         for (role, address) in ADDRESSES {
@@ -269,11 +317,8 @@ impl Quickstart {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("quickstart.toml");
         fs::write(&file, text).unwrap();
-        let mut command = metrifold_testing::cli(&["-c"]);
-        let process = Process::spawn(command.arg(&file).env_clear());
+        let process = Process::spawn(&mut command(&file));
         process.until_logged("metrifold runs");
-        let log = process.log();
-        assert!(!log.contains('\x1b'), "no colours in a pipe: {log:?}");
         Self {
             process,
             addresses,
@@ -306,6 +351,10 @@ impl Quickstart {
             assert_eq!(status, 200);
             is_complete(&page).then_some(page)
         })
+    }
+
+    fn is_served(&self, role: &str) -> bool {
+        TcpStream::connect(self.addresses[role]).is_ok()
     }
 
     /// Sends SIGTERM; returns the exit code.

@@ -29,7 +29,7 @@ fn target(text: &'static str) -> Endpoint {
     Endpoint::new(move |_| page(text))
 }
 
-fn config(keys: &str, sink: &Endpoint) -> String {
+pub(crate) fn config(keys: &str, sink: &Endpoint) -> String {
     format!(
         "[sources.s]\ntype = \"scrape\"\n{OFTEN}\n{keys}\n\
          [sinks.out]\ntype = \"remote_write\"\ninputs = [\"s\"]\nendpoint = \"{}\"\nmerge_bytes = \"0B\"\n",
@@ -38,7 +38,7 @@ fn config(keys: &str, sink: &Endpoint) -> String {
 }
 
 /// A pipe from a target to an endpoint.
-fn pipe(target: &Endpoint, keys: &str) -> (Metrifold, Endpoint) {
+pub(crate) fn pipe(target: &Endpoint, keys: &str) -> (Metrifold, Endpoint) {
     let sink = Endpoint::healthy();
     let targets = format!("targets = [\"{}\"]\n{keys}", target.address());
     (Metrifold::start(&config(&targets, &sink)), sink)
@@ -83,7 +83,17 @@ fn up(values: &BTreeMap<String, u64>, expected: f64) -> bool {
     value(values, "up") == Some(expected)
 }
 
-fn targets(running: &Metrifold, query: &str) -> Value {
+/// The last value of a series of this name.
+pub(crate) fn last_value(sink: &Endpoint, name: &str) -> Option<f64> {
+    let seen = sink.seen();
+    let all = seen.iter().flat_map(Seen::series);
+    let mut of_name = all.filter(|series| series.name() == name);
+    of_name
+        .next_back()
+        .map(|series| f64::from_bits(series.samples[0].bits))
+}
+
+pub(crate) fn targets(running: &Metrifold, query: &str) -> Value {
     running.get(&format!("/api/v1/targets{query}")).json()["data"].clone()
 }
 

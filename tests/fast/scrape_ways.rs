@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrifold_testing::{Authority, Endpoint, Metrifold, Reply, Seen, until, until_so};
 
-use crate::scrape::OFTEN;
+use crate::scrape::{OFTEN, last_value};
 
 /// A scraping process with these targets and keys, and the far end of its sink.
 fn start(targets: &[String], keys: &str) -> (Metrifold, Endpoint) {
@@ -17,18 +17,8 @@ fn start(targets: &[String], keys: &str) -> (Metrifold, Endpoint) {
     (child, sink)
 }
 
-/// The last value of a series of this name.
-fn last(sink: &Endpoint, name: &str) -> Option<f64> {
-    let seen = sink.seen();
-    let all = seen.iter().flat_map(Seen::series);
-    let mut of_name = all.filter(|series| series.name() == name);
-    of_name
-        .next_back()
-        .map(|series| f64::from_bits(series.samples[0].bits))
-}
-
 fn until_last(sink: &Endpoint, name: &str, value: f64) {
-    until_so(name, || last(sink, name) == Some(value));
+    until_so(name, || last_value(sink, name) == Some(value));
 }
 
 #[test]
@@ -79,7 +69,7 @@ fn a_target_behind_a_proxy_is_asked_through_it_and_never_sees_its_password() {
     // Without the password the proxy refuses, and its answer is that of no target.
     let (_child, sink) = start(&[address], &by);
     until_last(&sink, "up", 0.0);
-    assert_eq!(last(&sink, "a"), None);
+    assert_eq!(last_value(&sink, "a"), None);
 }
 
 #[test]
@@ -139,7 +129,7 @@ fn pages_come_compressed_and_a_broken_or_unasked_encoding_fails_the_scrape() {
         });
         let (_child, sink) = start(&[target.address().to_string()], "");
         until_last(&sink, "up", up);
-        assert_eq!(last(&sink, "a").is_some(), up == 1.0, "{encoding}");
+        assert_eq!(last_value(&sink, "a").is_some(), up == 1.0, "{encoding}");
     }
 }
 

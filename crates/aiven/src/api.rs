@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use metrifold_base::{BuildError, Secret, foreign, locked};
 use metrifold_discovery::exchange::escape;
 use metrifold_discovery::{Exchange, Failure, Reason};
-use metrifold_http::{SecretFrom, place};
+use metrifold_http::{SecretFrom, place, retry_after};
 
 use crate::config::AivenConfig;
 use crate::resources::{
@@ -246,14 +246,7 @@ impl Api {
 
     /// Postpones all requests, as long as the answer's headers ask for.
     fn pause(&self, headers: &HeaderMap) {
-        let said = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
-        let pause = said.and_then(|said| match said.trim().parse() {
-            Ok(seconds) => Some(Duration::from_secs(seconds)),
-            Err(_) => {
-                let date = httpdate::parse_http_date(said).ok()?;
-                date.duration_since(SystemTime::now()).ok()
-            }
-        });
+        let pause = retry_after(headers).filter(|pause| !pause.is_zero());
         let until = Instant::now() + pause.unwrap_or(UNSAID).min(LONGEST);
         let mut pace = locked(&self.pace);
         pace.paused = pace.paused.max(until);

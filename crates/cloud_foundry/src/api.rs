@@ -89,10 +89,22 @@ impl Api {
         }
     }
 
-    /// Reads the rate limit that the platform publishes. A failure is ignored.
-    pub(crate) async fn read_limits(&self) {
-        let Ok(body) = self.get("/v3/info", self.most).await else {
-            return;
+    /// Gets a token, without which no other request can succeed.
+    pub(crate) async fn log_in(&self) -> Result<(), ApiError> {
+        self.uaa.token().await?;
+        Ok(())
+    }
+
+    /// Lets refused credentials be sent again at once.
+    pub(crate) fn retry_login(&self) {
+        self.uaa.retry();
+    }
+
+    /// Reads the rate limit that the platform publishes, if it does. Returns whether it has answered.
+    pub(crate) async fn read_limits(&self) -> bool {
+        let body = match self.get("/v3/info", self.most).await {
+            Ok(body) => body,
+            Err(error) => return error.status.is_some_and(|status| status < 500),
         };
         let info = serde_json::from_slice::<Info>(&body).ok();
         if let Some(limits) = info.and_then(|info| info.rate_limits)
@@ -103,6 +115,7 @@ impl Api {
             let window = Duration::from_secs(60 * minutes);
             self.pace.publish(limits.general_limit, window);
         }
+        true
     }
 
     /// Reads a complete list, or fails: half of it would look like objects that have gone. Changes

@@ -42,7 +42,7 @@ keys! {
 
 keys! {
     /// Credentials towards the platform's UAA.
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct UaaKeys {
         /// OAuth 2.0 grant by which a token is obtained: `password`, `client_credentials`, `refresh_token` or `passcode`.
         pub(crate) grant: Grant = default("password"),
@@ -114,6 +114,8 @@ keys! {
         pub(crate) annotations: OneOrMany<String> = unset("prometheus.io/"),
         /// Select only applications whose annotation `scrape` is `"true"`.
         pub(crate) opt_in: bool = default(false),
+        /// Annotations that are not read, by their names without a prefix: `path`, `port`, `scheme`, `scrape_interval` or `scrape_timeout`.
+        pub(crate) ignore_annotations: Vec<Annotation> = unset(["port"]),
         /// Types of processes whose instances are targets.
         pub(crate) processes: Vec<String> = default(["web"]),
         /// Path to scrape, or a list of paths.
@@ -142,6 +144,23 @@ keys! {
 }
 
 words! {
+    /// Annotations of an application that change how it is scraped.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Annotation {
+        /// The path to scrape.
+        Path = "path",
+        /// The application's port.
+        Port = "port",
+        /// The protocol.
+        Scheme = "scheme",
+        /// The scrape interval.
+        ScrapeInterval = "scrape_interval",
+        /// The scrape timeout.
+        ScrapeTimeout = "scrape_timeout",
+    }
+}
+
+words! {
     /// Protocols towards the router.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Protocol {
@@ -162,6 +181,19 @@ words! {
         External = "external",
         /// Routes of internal domains, which lead to an instance directly.
         Internal = "internal",
+    }
+}
+
+impl Annotation {
+    /// Its key without a prefix.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Port => "port",
+            Self::Scheme => "scheme",
+            Self::ScrapeInterval => "scrape_interval",
+            Self::ScrapeTimeout => "scrape_timeout",
+        }
     }
 }
 

@@ -23,6 +23,8 @@ mod api;
 mod bound;
 mod config;
 mod facts;
+mod foundation;
+mod how;
 mod label_selector;
 mod metadata;
 mod pace;

@@ -1,8 +1,9 @@
 //! The slowly changing part of a foundation: applications with their spaces and organizations, and
 //! routes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::how::{Judged, Verdict};
 use crate::resources::{self, Destination};
 
 /// An application with its space and organization.
@@ -49,6 +50,8 @@ pub(crate) struct Metadata {
     /// For each service instance that a selector names, the applications bound to it, with the GUIDs
     /// of the bindings.
     bound: HashMap<String, HashMap<String, String>>,
+    /// The verdicts of selectors on the applications.
+    judged: Judged,
 }
 
 impl Metadata {
@@ -135,6 +138,26 @@ impl Metadata {
         });
         // The list begins with the oldest: the newest binding of an application stays.
         self.bound.insert(service.to_owned(), bindings.collect());
+    }
+
+    /// Adds the verdicts of selectors.
+    pub(crate) fn add_verdicts(&mut self, judged: Judged) {
+        self.judged = judged;
+    }
+
+    /// The applications that the selector with this index matches, and its verdicts.
+    pub(crate) fn judged(&self, selector: usize) -> impl Iterator<Item = (&App, &Verdict)> {
+        let judged = self.judged.get(selector).into_iter().flatten();
+        judged.map(|(at, verdict)| (&self.apps[*at], verdict))
+    }
+
+    /// The started applications that some selector takes.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = &App> {
+        let judged = self.judged.iter().flatten();
+        let taken = judged.filter(|(_, verdict)| verdict.is_ok());
+        let taken: BTreeSet<usize> = taken.map(|(at, _)| *at).collect();
+        let apps = taken.into_iter().map(|at| &self.apps[at]);
+        apps.filter(|app| app.started)
     }
 
     /// The routes of an application, in the order of the platform's list.

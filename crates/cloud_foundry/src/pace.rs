@@ -4,11 +4,11 @@
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use metrifold_base::locked;
+use metrifold_http::retry_after;
 
 /// Pause when the platform asks for one without a duration.
 const UNSAID: Duration = Duration::from_secs(30);
@@ -70,8 +70,7 @@ impl Pace {
             let reset = UNIX_EPOCH.checked_add(Duration::from_secs(reset as u64));
             state.left = reset.map(|reset| (left, reset));
         }
-        let asked = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
-        let asked = asked.and_then(|it| it.parse().ok().map(Duration::from_secs));
+        let asked = retry_after(headers);
         let pause = match status {
             StatusCode::TOO_MANY_REQUESTS => Some(asked.unwrap_or(UNSAID)),
             StatusCode::SERVICE_UNAVAILABLE => asked,
@@ -190,6 +189,11 @@ mod tests {
         assert_eq!(pace.pause(1), Duration::from_secs(37));
         tokio::time::advance(Duration::from_secs(38)).await;
         assert_eq!(pace.blocked(), Duration::ZERO);
+        // A long pause, as a date.
+        let asked = headers(&[("retry-after", "Thu, 31 Dec 2099 23:59:59 GMT".to_owned())]);
+        pace.answered(StatusCode::SERVICE_UNAVAILABLE, &asked);
+        assert_eq!(pace.blocked(), LONGEST);
+        tokio::time::advance(LONGEST).await;
         pace.answered(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
         assert_eq!(pace.blocked(), UNSAID);
     }

@@ -17,17 +17,18 @@ use metrifold_http::place;
 use crate::api::Api;
 use crate::config::{CloudFoundryConfig, SelectKeys};
 use crate::facts::Facts;
+use crate::foundation::Foundation;
 use crate::pace::Pace;
-use crate::reader::{Foundation, Reader};
+use crate::reader::Reader;
 use crate::select::Selector;
 use crate::targets::{Finder, Found};
 use crate::tell_apart::tell_apart;
-use crate::uaa::Uaa;
+use crate::uaa::{Account, Logins, Uaa};
 
-/// Shortest pause before a refresh on request.
+/// Shortest time between two refreshes on request.
 const NUDGED: Duration = Duration::from_secs(2);
 /// The most selectors of a provider.
-const MAX_SELECTORS: usize = 1000;
+pub(crate) const MAX_SELECTORS: usize = 1000;
 
 inventory::submit! {
     ProviderInfo {
@@ -105,8 +106,8 @@ impl ProviderConfig for CloudFoundryConfig {
         self.limits.validate(problems);
     }
 
-    fn build(&self, _cx: &ProviderContext) -> Result<Box<dyn Provider>, BuildError> {
-        Ok(Box::new(CloudFoundry::build(self)?))
+    fn build(&self, cx: &ProviderContext) -> Result<Box<dyn Provider>, BuildError> {
+        Ok(Box::new(CloudFoundry::build(self, &cx.shared.get())?))
     }
 }
 
@@ -143,18 +144,18 @@ struct CloudFoundry {
 }
 
 impl CloudFoundry {
-    fn build(config: &CloudFoundryConfig) -> Result<Self, BuildError> {
+    fn build(config: &CloudFoundryConfig, logins: &Logins) -> Result<Self, BuildError> {
         let selectors: Arc<[Selector]> = config.selectors()?.into();
         let root = place(config.api.uri());
         let root = root.trim_end_matches('/').to_owned();
         let query = config.api.uri().query().unwrap_or_default().to_owned();
         let exchange = Exchange::new(config.client()?, config.timeout.0);
-        let uaa = Arc::new(Uaa::new(
-            exchange.clone(),
-            config.uaa.clone(),
-            root.clone(),
-            &query,
-        ));
+        let account = Account {
+            api: root.clone(),
+            query: query.clone(),
+            keys: config.uaa.clone(),
+        };
+        let uaa = Arc::new(Uaa::new(exchange.clone(), account, logins));
         let pace = Pace::new(config.rate_limit_share);
         let most = config.limits.limits().answer_bytes;
         let api = Arc::new(Api::new(exchange, root.clone(), &query, uaa, pace, most));
@@ -212,6 +213,7 @@ impl Provider for CloudFoundry {
     fn run(mut self: Box<Self>, feed: Feed) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             let mut facts = Some(self.reader.facts());
+            let mut nudgeable = Instant::now();
             loop {
                 let started = Instant::now();
                 let before = self.api.pace.requests();
@@ -219,13 +221,17 @@ impl Provider for CloudFoundry {
                 let requests = self.api.pace.requests() - before;
                 let pause = self.api.pace.pause(requests);
                 let interval = self.interval.max(pause);
-                let allowed = tokio::time::sleep(pause.max(NUDGED));
+                let allowed = nudgeable.max(Instant::now() + pause);
                 tokio::select! {
                     () = tokio::time::sleep_until(started + interval) => {}
                     () = async {
-                        allowed.await;
+                        tokio::time::sleep_until(allowed).await;
                         feed.nudged().await;
-                    } => self.reader.forget(),
+                    } => {
+                        nudgeable = Instant::now() + NUDGED;
+                        self.reader.forget();
+                        self.api.retry_login();
+                    }
                 }
             }
         })
@@ -244,7 +250,8 @@ fn tell(
 ) {
     let mut finder = Finder::new(url, foundation);
     let mut answers = Vec::with_capacity(selectors.len());
-    let mut all: Vec<Found> = selectors.iter().map(|it| finder.find(it)).collect();
+    let all = selectors.iter().enumerate();
+    let mut all: Vec<Found> = all.map(|(at, it)| finder.find(at, it)).collect();
     tell_apart(&mut all);
     for (selector, found) in selectors.iter().zip(all) {
         let known = feed.known(&selector.name).len();

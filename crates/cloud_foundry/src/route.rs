@@ -1,8 +1,9 @@
 //! Choice of the route through which an application is reached.
 
 use crate::config::RouteKind;
+use crate::how::How;
 use crate::metadata::{Metadata, Route};
-use crate::select::{DEFAULT_PORT, How, Selector};
+use crate::select::{DEFAULT_PORT, Selector};
 
 /// A chosen route with its parts.
 pub(crate) struct Chosen<'a> {

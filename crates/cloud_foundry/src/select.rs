@@ -5,7 +5,8 @@ use std::time::Duration;
 use metrifold_base::{OneOrMany, Period, Problems};
 use metrifold_expr::regex::Regex;
 
-use crate::config::{Protocol, RouteKind, SelectKeys};
+use crate::config::{Annotation, Protocol, RouteKind, SelectKeys};
+use crate::how::{How, Judged, Verdict};
 use crate::label_selector::LabelSelector;
 use crate::metadata::{App, Metadata, Named};
 
@@ -24,6 +25,7 @@ pub(crate) struct Selector {
     pub(crate) labels: Option<(String, LabelSelector)>,
     pub(crate) bound_service: Vec<String>,
     annotations: Vec<String>,
+    ignored: Vec<Annotation>,
     opt_in: bool,
     pub(crate) processes: Vec<String>,
     pub(crate) how: How,
@@ -35,20 +37,6 @@ pub(crate) struct Selector {
     pub(crate) own_labels: Vec<(String, String)>,
 }
 
-/// Settings of scraping an application, which its annotations can change.
-#[derive(Clone, Debug)]
-pub(crate) struct How {
-    pub(crate) paths: Vec<String>,
-    pub(crate) scheme: &'static str,
-    pub(crate) port: Option<u16>,
-    /// Whether the application itself names the port, so that a route to another one is of no use.
-    /// Otherwise the port is that of internal routes, and a preference among the others, as in
-    /// Promregator.
-    pub(crate) only_port: bool,
-    pub(crate) interval: Option<Period>,
-    pub(crate) timeout: Option<Period>,
-}
-
 /// A filter by names, a pattern and GUIDs: all parts that are given must match.
 #[derive(Debug)]
 pub(crate) struct Filter {
@@ -58,14 +46,14 @@ pub(crate) struct Filter {
     pub(crate) guids: Vec<String>,
 }
 
-/// A selector's verdict on an application.
-pub(crate) enum Verdict {
-    /// The selector does not match it.
-    Other,
-    /// The application is selected, with these settings.
-    Taken(How),
-    /// The selector matches, but the application cannot be scraped for this reason.
-    Unfit(String),
+/// The verdicts of selectors on the applications, once their bindings are known.
+pub(crate) fn judge(selectors: &[Selector], metadata: &Metadata) -> Judged {
+    let judged = selectors.iter().map(|selector| {
+        let apps = metadata.apps.iter().enumerate();
+        apps.filter_map(|(at, app)| Some((at, selector.judge(app, metadata)?)))
+            .collect()
+    });
+    judged.collect()
 }
 
 impl Selector {
@@ -116,6 +104,10 @@ impl Selector {
             Regex::new(pattern).map_err(|error| wrong(&key, error.to_string()))
         });
         let preferred_routes: Vec<_> = preferred_routes.filter_map(Result::ok).collect();
+        if !keys.ignore_annotations.is_empty() && keys.annotations.0.is_empty() {
+            let what = "has no effect without annotations";
+            wrong("ignore_annotations", what.to_owned());
+        }
         if keys.opt_in && keys.annotations.0.is_empty() {
             let what = "needs annotations, such as \"prometheus.io/\"";
             wrong("opt_in", what.to_owned());
@@ -151,6 +143,7 @@ impl Selector {
             labels: labels.flatten(),
             bound_service: keys.bound_service.0.clone(),
             annotations: keys.annotations.0.clone(),
+            ignored: keys.ignore_annotations.clone(),
             opt_in: keys.opt_in,
             processes: keys.processes.clone(),
             how: How {
@@ -173,8 +166,8 @@ impl Selector {
         })
     }
 
-    /// Decides about an application.
-    pub(crate) fn judge(&self, app: &App, metadata: &Metadata) -> Verdict {
+    /// Decides about an application. `None` if the selector does not match it.
+    fn judge(&self, app: &App, metadata: &Metadata) -> Option<Verdict> {
         let bound = |service: &String| metadata.is_bound(&app.guid, service);
         let of = Named {
             guid: app.guid.clone(),
@@ -188,37 +181,34 @@ impl Selector {
                 .as_ref()
                 .is_none_or(|(_, labels)| labels.matches(&app.labels))
             && (self.bound_service.is_empty() || self.bound_service.iter().any(bound));
-        let scrape = self.annotation(app, "scrape").map(|(_, value)| value);
+        let scrape = self.value(app, "scrape").map(|(_, value)| value);
         let wanted = match scrape {
             Some("true") => true,
             Some("false") => false,
             _ => !self.opt_in,
         };
-        if !matches || !wanted {
-            return Verdict::Other;
-        }
-        self.how(app).map_or_else(Verdict::Unfit, Verdict::Taken)
+        (matches && wanted).then(|| self.how(app))
     }
 
     /// The settings for an application. An invalid annotation is an error.
     fn how(&self, app: &App) -> Result<How, String> {
         let mut how = self.how.clone();
-        if let Some((_, path)) = self.annotation(app, "path") {
+        if let Some((_, path)) = self.annotation(app, Annotation::Path) {
             how.paths = vec![path.to_owned()];
         }
-        if let Some((key, scheme)) = self.annotation(app, "scheme") {
+        if let Some((key, scheme)) = self.annotation(app, Annotation::Scheme) {
             how.scheme = match scheme {
                 "http" => "http",
                 "https" => "https",
                 _ => return Err(format!("annotation {key} is neither http nor https")),
             };
         }
-        if let Some((key, port)) = self.annotation(app, "port") {
+        if let Some((key, port)) = self.annotation(app, Annotation::Port) {
             let port = port.parse().ok().filter(|port| *port > 0);
             how.port = Some(port.ok_or_else(|| format!("annotation {key} is not a port"))?);
             how.only_port = true;
         }
-        let period = |name| match self.annotation(app, name) {
+        let period = |of| match self.annotation(app, of) {
             None => Ok(None),
             Some((key, text)) => match text.parse() {
                 Ok(Period(Duration::ZERO)) | Err(_) => {
@@ -227,13 +217,22 @@ impl Selector {
                 Ok(period) => Ok(Some(period)),
             },
         };
-        how.interval = period("scrape_interval")?.or(how.interval);
-        how.timeout = period("scrape_timeout")?.or(how.timeout);
+        how.interval = period(Annotation::ScrapeInterval)?.or(how.interval);
+        how.timeout = period(Annotation::ScrapeTimeout)?.or(how.timeout);
         Ok(how)
     }
 
-    /// An annotation and its key, from the first prefix with which the application has it.
-    fn annotation<'a>(&self, app: &'a App, name: &str) -> Option<(String, &'a str)> {
+    /// An annotation and its key, unless it is ignored.
+    fn annotation<'a>(&self, app: &'a App, it: Annotation) -> Option<(String, &'a str)> {
+        match self.ignored.contains(&it) {
+            true => None,
+            false => self.value(app, it.as_str()),
+        }
+    }
+
+    /// The value of an annotation and its key, from the first prefix with which the application has
+    /// it.
+    fn value<'a>(&self, app: &'a App, name: &str) -> Option<(String, &'a str)> {
         self.annotations.iter().find_map(|prefix| {
             let key = format!("{prefix}{name}");
             let value = app.annotations.get(&key)?.as_deref()?;

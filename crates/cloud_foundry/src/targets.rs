@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
+use metrifold_discovery::exchange::label_part;
 use metrifold_discovery::{Labels, LabelsBuilder, LeftOut};
 
+use crate::foundation::{Foundation, Running};
+use crate::how::How;
 use crate::metadata::App;
-use crate::reader::{Foundation, Running};
 use crate::resources::Instance;
 use crate::route::{Chosen, choose};
-use crate::select::{How, Selector, Verdict};
+use crate::select::Selector;
 
 /// Result of a selector.
 pub(crate) struct Found {
@@ -52,19 +54,18 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Finds the targets of a selector.
-    pub(crate) fn find(&mut self, selector: &Selector) -> Found {
+    /// Finds the targets of the selector with this index.
+    pub(crate) fn find(&mut self, at: usize, selector: &Selector) -> Found {
         let mut found = Found {
             targets: Vec::new(),
             apps: 0,
             started: 0,
         };
         let foundation = self.foundation;
-        for app in &foundation.metadata.apps {
-            match selector.judge(app, &foundation.metadata) {
-                Verdict::Other => continue,
-                Verdict::Taken(how) => self.app(selector, app, &how, &mut found.targets),
-                Verdict::Unfit(why) => self.leave(name(app), why),
+        for (app, verdict) in foundation.metadata.judged(at) {
+            match verdict {
+                Ok(how) => self.app(selector, app, how, &mut found.targets),
+                Err(why) => self.leave(name(app), why),
             }
             found.apps += 1;
             found.started += usize::from(app.started);
@@ -252,14 +253,8 @@ fn target(
     for (kind, pairs) in [("label", &app.labels), ("annotation", &app.annotations)] {
         for (name, value) in pairs {
             let value = value.as_deref().unwrap_or_default();
-            meta(&format!("app_{kind}_{}", sanitized(name)), value);
+            meta(&format!("app_{kind}_{}", label_part(name)), value);
         }
     }
     labels.build()
-}
-
-/// Part of a label's name, sanitized like that of Prometheus' own providers.
-fn sanitized(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    name.chars().map(plain).collect()
 }

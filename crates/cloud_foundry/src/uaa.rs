@@ -1,5 +1,8 @@
 //! Tokens of UAA: one request for all concurrent callers, renewal before expiry, and refresh tokens
 //! that may be valid for a single use.
+//!
+//! A [`Login`] outlives the client that uses it, so that a reload repeats none: a passcode and a
+//! single-use refresh token cannot be sent twice.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -34,18 +37,49 @@ const LONGEST: f64 = 24.0 * 3600.0;
 const MARGIN: Duration = Duration::from_secs(60);
 /// The most characters of an error's description that are shown.
 const MAX_DESCRIPTION: usize = 200;
+/// Pause after UAA has refused a password or a client's secret; doubled with each further refusal.
+/// UAA locks a user out after a few, for everyone who uses it.
+const REFUSED: Duration = Duration::from_secs(30);
+/// Longest pause after a refusal.
+const REFUSED_LONGEST: Duration = Duration::from_secs(600);
 
 /// A client of UAA.
 pub(crate) struct Uaa {
     exchange: Exchange,
-    keys: UaaKeys,
-    /// URL of the Cloud Controller, which names UAA's address.
-    api: String,
-    /// Query string for its URLs, with the question mark; may be empty.
-    query: String,
+    account: Account,
+    login: Arc<Login>,
+}
+
+/// A user or client of a foundation.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// URL of the Cloud Controller, which names UAA's address, without a slash at its end.
+    pub(crate) api: String,
+    /// Query string for its URLs; may be empty.
+    pub(crate) query: String,
+    pub(crate) keys: UaaKeys,
+}
+
+/// The logins of a process: providers with the same account share one.
+#[derive(Default)]
+pub(crate) struct Logins(Mutex<Vec<(Account, Arc<Login>)>>);
+
+/// What UAA has granted to an account.
+#[derive(Default)]
+pub(crate) struct Login {
     current: Mutex<Option<Arc<Token>>>,
     /// Lock of the caller that requests a token.
     asking: tokio::sync::Mutex<Asking>,
+    /// The last refusal, until a token is granted.
+    refused: Mutex<Option<Refusal>>,
+}
+
+/// A refusal of a password or a client's secret.
+struct Refusal {
+    /// Time until which they are not sent again.
+    until: Instant,
+    pause: Duration,
+    failure: Failure,
 }
 
 /// An access token for the Cloud Controller.
@@ -65,6 +99,8 @@ struct Asking {
     refresh_token: Option<Secret>,
     /// Whether the file with the refresh token has been read.
     looked: bool,
+    /// The last refresh token that was refused, which is not sent again, and the reason.
+    refused_token: Option<(Secret, Failure)>,
     passcode_spent: bool,
     /// Time and reason of the last failure.
     failed: Option<(Instant, Failure)>,
@@ -111,30 +147,84 @@ struct Info {
     token_endpoint: Option<String>,
 }
 
+impl Logins {
+    /// The login of an account, which its client before a reload may have begun.
+    pub(crate) fn of(&self, account: &Account) -> Arc<Login> {
+        let mut logins = locked(&self.0);
+        // Those that no client uses any more are removed.
+        logins.retain(|(known, login)| known == account || Arc::strong_count(login) > 1);
+        if let Some((_, login)) = logins.iter().find(|(known, _)| known == account) {
+            return login.clone();
+        }
+        let login = Arc::<Login>::default();
+        logins.push((account.clone(), login.clone()));
+        login
+    }
+}
+
+impl Login {
+    /// Lets refused credentials be sent again at once, for they may be right by now. The pause after
+    /// another refusal is longer all the same.
+    fn retry(&self) {
+        if let Some(refusal) = &mut *locked(&self.refused) {
+            refusal.until = Instant::now();
+        }
+    }
+
+    /// The last refusal, during its pause.
+    fn pausing(&self) -> Result<(), Failure> {
+        match &*locked(&self.refused) {
+            Some(refusal) if refusal.until > Instant::now() => Err(refusal.failure.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that credentials were refused, and begins a pause.
+    fn refuse(&self, failure: Failure) -> Failure {
+        let mut refused = locked(&self.refused);
+        let pause = refused.as_ref().map_or(REFUSED, |last| last.pause * 2);
+        let pause = pause.min(REFUSED_LONGEST);
+        let text = format!(
+            "{failure}: they are not sent again for {} s",
+            pause.as_secs()
+        );
+        let failure = Failure::new(failure.reason, text);
+        *refused = Some(Refusal {
+            until: Instant::now() + pause,
+            pause,
+            failure: failure.clone(),
+        });
+        failure
+    }
+}
+
 impl Uaa {
-    /// A client that has sent nothing yet. `api` is the URL of the Cloud Controller, without a
-    /// slash at its end.
-    pub(crate) fn new(exchange: Exchange, keys: UaaKeys, api: String, query: &str) -> Self {
+    /// A client that has sent nothing yet. It goes on with the login that its account already has.
+    pub(crate) fn new(exchange: Exchange, account: Account, logins: &Logins) -> Self {
+        let login = logins.of(&account);
+        login.retry();
         Self {
             exchange,
-            keys,
-            api,
-            query: match query {
-                "" => String::new(),
-                query => format!("?{query}"),
-            },
-            current: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
+            account,
+            login,
         }
     }
 
     /// The current token, or a new one if that is absent or expires soon.
-    pub(crate) async fn token(&self) -> Result<Arc<Token>, Failure> {
+    pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Failure> {
         let asked = Instant::now();
         if let Some(token) = self.current(|token| token.fresh_until > asked) {
             return Ok(token);
         }
-        let mut asking = self.asking.lock().await;
+        // A task of its own: a caller that gives up, as at a reload, would lose what UAA grants for
+        // a passcode or a single-use refresh token.
+        let uaa = self.clone();
+        let renewed = tokio::spawn(async move { uaa.renewed(asked).await }).await;
+        renewed.unwrap_or_else(|error| Err(Failure::new(Reason::Invalid, error)))
+    }
+
+    async fn renewed(&self, asked: Instant) -> Result<Arc<Token>, Failure> {
+        let mut asking = self.login.asking.lock().await;
         if let Some(token) = self.current(|token| token.fresh_until > Instant::now()) {
             return Ok(token);
         }
@@ -144,7 +234,8 @@ impl Uaa {
             _ => match self.renew(&mut asking).await {
                 Ok(token) => {
                     let token = Arc::new(token);
-                    *locked(&self.current) = Some(token.clone());
+                    *locked(&self.login.current) = Some(token.clone());
+                    *locked(&self.login.refused) = None;
                     asking.failed = None;
                     return Ok(token);
                 }
@@ -158,20 +249,26 @@ impl Uaa {
             .ok_or(failure)
     }
 
+    /// Lets refused credentials be sent again at once.
+    pub(crate) fn retry(&self) {
+        self.login.retry();
+    }
+
     /// Drops a token that was refused, unless another one has replaced it.
     pub(crate) fn refused(&self, token: &Arc<Token>) {
-        let mut current = locked(&self.current);
+        let mut current = locked(&self.login.current);
         if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, token)) {
             *current = None;
         }
     }
 
     fn current(&self, good: impl Fn(&Token) -> bool) -> Option<Arc<Token>> {
-        let current = locked(&self.current);
+        let current = locked(&self.login.current);
         current.as_ref().filter(|token| good(token)).cloned()
     }
 
     async fn renew(&self, asking: &mut Asking) -> Result<Token, Failure> {
+        self.login.pausing()?;
         let endpoint = match &asking.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => self.find().await?,
@@ -206,7 +303,7 @@ impl Uaa {
             }
         };
         let found = found.ok_or_else(|| {
-            let text = format!("{} does not give the URL of UAA", self.api);
+            let text = format!("{} does not give the URL of UAA", self.account.api);
             Failure::new(
                 Reason::Invalid,
                 format!("{text}: is it a Cloud Controller?"),
@@ -216,13 +313,13 @@ impl Uaa {
             .parse()
             .map_err(|error| Failure::new(Reason::Invalid, format!("{found:?}: {error}")))?;
         // The request to UAA carries a password.
-        let safe = uri.scheme_str() == Some("https") || self.api.starts_with("http://");
+        let safe = uri.scheme_str() == Some("https") || self.account.api.starts_with("http://");
         match safe && uri.host().is_some() {
             true => Ok(uri),
             false => {
                 let text = format!(
                     "{} gives {found:?} as the URL of UAA, which is not an https URL",
-                    self.api
+                    self.account.api
                 );
                 Err(Failure::new(Reason::Invalid, text))
             }
@@ -231,7 +328,9 @@ impl Uaa {
 
     /// Reads a page about the platform. `None` if the platform does not have it.
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
-        let uri: Uri = format!("{}{path}{}", self.api, self.query)
+        let Account { api, query, .. } = &self.account;
+        let mark = if query.is_empty() { "" } else { "?" };
+        let uri: Uri = format!("{api}{path}{mark}{query}")
             .parse()
             .map_err(|error| Failure::new(Reason::Invalid, format!("{path}: {error}")))?;
         let mut headers = HeaderMap::new();
@@ -256,11 +355,12 @@ impl Uaa {
 
     /// Requests a token with the refresh token; without a valid one, by the configured grant.
     async fn grant(&self, asking: &mut Asking, endpoint: &Uri) -> Result<Granted, Denied> {
-        let keys = &self.keys;
+        let keys = &self.account.keys;
         if !std::mem::replace(&mut asking.looked, true) {
-            asking.refresh_token = kept(keys.refresh_token_file.clone()).await?;
+            let kept = kept(keys.refresh_token_file.clone()).await?;
+            let refused = asking.refused_token.as_ref().map(|(token, _)| token);
+            asking.refresh_token = kept.filter(|token| Some(token) != refused);
         }
-        let mut refused = None;
         if let Some(token) = &asking.refresh_token {
             let form = [
                 ("grant_type", "refresh_token"),
@@ -269,16 +369,23 @@ impl Uaa {
             match self.ask(endpoint, &form).await {
                 Ok(granted) => return Ok(granted),
                 Err(Denied::Refused(failure)) => {
-                    asking.refresh_token = None;
-                    refused = Some(failure);
+                    let token = asking.refresh_token.take();
+                    asking.refused_token = token.map(|token| (token, failure));
                 }
                 Err(failed) => return Err(failed),
             }
         }
+        let login = &self.login;
+        let pause = |denied| match denied {
+            Denied::Refused(failure) => Denied::Refused(login.refuse(failure)),
+            failed => failed,
+        };
+        let refused = asking.refused_token.as_ref();
+        let nothing_left = || refused.map_or_else(spent, |(_, failure)| failure.clone());
         match keys.grant {
             Grant::ClientCredentials => {
                 let form = [("grant_type", "client_credentials")];
-                self.ask(endpoint, &form).await
+                self.ask(endpoint, &form).await.map_err(pause)
             }
             Grant::Password => {
                 let password = keys.password().read().map_err(unreadable)?;
@@ -290,11 +397,11 @@ impl Uaa {
                 ];
                 let hint = self.hint();
                 form.extend(hint.as_deref().map(|hint| ("login_hint", hint)));
-                self.ask(endpoint, &form).await
+                self.ask(endpoint, &form).await.map_err(pause)
             }
             Grant::Passcode if !asking.passcode_spent => {
                 let Some(passcode) = &keys.passcode else {
-                    return Err(Denied::Refused(refused.unwrap_or_else(spent)));
+                    return Err(Denied::Refused(nothing_left()));
                 };
                 let mut form = vec![("grant_type", "password"), ("passcode", passcode.expose())];
                 let hint = self.hint();
@@ -304,25 +411,26 @@ impl Uaa {
                 got
             }
             Grant::Passcode | Grant::RefreshToken => {
+                let failure = nothing_left();
                 // A user may have put a new token into the file.
                 asking.looked = false;
-                Err(Denied::Refused(refused.unwrap_or_else(spent)))
+                Err(Denied::Refused(failure))
             }
         }
     }
 
     /// `login_hint` that names the user's identity provider.
     fn hint(&self) -> Option<String> {
-        let origin = self.keys.origin.as_ref()?;
+        let origin = self.account.keys.origin.as_ref()?;
         Some(serde_json::json!({ "origin": origin }).to_string())
     }
 
     async fn ask(&self, endpoint: &Uri, form: &[(&str, &str)]) -> Result<Granted, Denied> {
-        let secret = match self.keys.client_secret() {
+        let secret = match self.account.keys.client_secret() {
             Some(secret) => secret.read().map_err(unreadable)?,
             None => Secret::new(""),
         };
-        let pair = format!("{}:{}", self.keys.client_id, secret.expose());
+        let pair = format!("{}:{}", self.account.keys.client_id, secret.expose());
         let value = format!("Basic {}", STANDARD.encode(pair));
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, sensitive(&value).map_err(Denied::Failed)?);
@@ -365,7 +473,7 @@ impl Uaa {
             return Err(Failure::new(Reason::Invalid, text));
         }
         if let Some(token) = granted.refresh_token {
-            let file = self.keys.refresh_token_file.clone();
+            let file = self.account.keys.refresh_token_file.clone();
             if let Some(file) = file.filter(|_| asking.refresh_token.as_ref() != Some(&token)) {
                 keep(file, token.clone()).await;
             }
@@ -385,7 +493,7 @@ impl Uaa {
 
 impl fmt::Debug for Uaa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Uaa").field(&self.api).finish()
+        f.debug_tuple("Uaa").field(&self.account.api).finish()
     }
 }
 

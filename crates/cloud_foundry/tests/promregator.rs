@@ -76,6 +76,7 @@ fn every_key_that_has_a_counterpart_is_converted() {
         path = "/actuator/prometheus"
         annotations = "prometheus.io/"
         opt_in = true
+        ignore_annotations = ["port", "scheme", "scrape_interval", "scrape_timeout"]
         preferred_routes = ['.*\.inside']
         port = 8081
         authenticator = "default"
@@ -108,6 +109,7 @@ fn every_key_that_has_a_counterpart_is_converted() {
         timeout = "4000ms"
         discovery_address = "here:9999"
         own_metrics = false
+        without_auth = ["single_target_metrics", "metrics", "promregator_metrics", "cache_invalidate"]
         basic_auth = { username = "promregator", password = "${PROMREGATOR_PASSWORD}" }
     "#
     .parse()
@@ -208,4 +210,85 @@ fn authenticators_keep_apart_and_those_that_nothing_declares_are_told() {
         twice.contains("targetAuthenticators[1]: has the id"),
         "{twice}"
     );
+}
+
+#[test]
+fn references_to_other_keys_are_followed() {
+    let cipher = "{cipher}d93dd725143e187804e4105a681706c1185c58f92086bf55aa830e61c0527060";
+    let text = format!(
+        "cf: {{api_host: api, username: u, password: '${{my.secret}}'}}\nmy: {{secret: '{cipher}', loop: '${{my.loop}}'}}\n\
+         promregator: {{authenticator: {{type: basic, basic: {{username: '${{cf.username}}', password: 'a${{cf.password}}'}}}}}}\n"
+    );
+    let table: toml::Table = convert(&text, Some(KEY)).unwrap().toml.parse().unwrap();
+    let cf = &table["discovery"]["promregator"];
+    assert_eq!(cf["password"].as_str(), Some("mysecret"));
+    let basic = &table["sources"]["promregator"]["authenticators"]["default"]["basic_auth"];
+    assert_eq!(basic["username"].as_str(), Some("u"));
+    assert_eq!(basic["password"].as_str(), Some("amysecret"));
+    let looping = text.replace("my.secret}", "my.loop}");
+    let wrong = convert(&looping, Some(KEY)).unwrap_err();
+    assert_eq!(wrong[0].key, "cf.password");
+    assert!(wrong[0].what.starts_with("refers to itself"), "{wrong:?}");
+    // A default that has variables itself cannot be written.
+    let nested = text.replace("${my.secret}", "${A:${B}}");
+    let wrong = convert(&nested, Some(KEY)).unwrap_err();
+    assert!(wrong[0].what.contains("set A"), "{wrong:?}");
+}
+
+#[test]
+fn each_path_asks_for_a_password_where_promregator_asked() {
+    let expose = |keys: &str| {
+        let (table, notes) = converted(keys);
+        (table["sources"]["promregator"]["expose"].clone(), notes)
+    };
+    let (open, _) = expose("");
+    assert!(open.get("basic_auth").is_none() && open.get("without_auth").is_none());
+    let all = "promregator: {discovery.auth: BASIC, endpoint.auth: BASIC, metrics.auth: BASIC, cache.invalidate.auth: BASIC}";
+    let (all, notes) = expose(all);
+    assert!(all.get("basic_auth").is_some() && all.get("without_auth").is_none());
+    assert!(notes.contains("set PROMREGATOR_PASSWORD"), "{notes}");
+    let (some, _) = expose("promregator: {endpoint.auth: BASIC, discovery.auth: NONE}");
+    let open = ["discovery", "promregator_metrics", "cache_invalidate"];
+    let open = toml::Value::from(open.map(toml::Value::from).to_vec());
+    assert_eq!(some["without_auth"], open);
+}
+
+#[test]
+fn several_documents_are_refused_with_the_cause() {
+    let wrong = convert("cf.api_host: a\n---\nspring.profiles: x\n", None).unwrap_err();
+    assert!(wrong[0].what.contains("Spring's profiles"), "{wrong:?}");
+}
+
+#[test]
+fn values_that_no_configuration_can_hold_are_told_with_their_keys() {
+    for (keys, key, expected) in [
+        ("cf.username: \"a\\nb\"", "cf.username", "a line break"),
+        (
+            "cf.proxy: {host: a b, port: 80}",
+            "cf.proxy.host",
+            "yields a URL",
+        ),
+        (
+            "cf.proxy: {host: '${A:}}', port: 80}",
+            "cf.proxy.host",
+            "yields a URL",
+        ),
+        (
+            "cf.proxy: {host: a, port: 70000}",
+            "cf.proxy.port",
+            "16 bits",
+        ),
+        (
+            "server.address: somewhere",
+            "server.address",
+            "is not an address",
+        ),
+    ] {
+        let wrong = convert(&format!("cf.api_host: api\n{keys}\n"), None).unwrap_err();
+        assert_eq!(wrong[0].key, key, "{wrong:?}");
+        assert!(wrong[0].what.contains(expected), "{wrong:?}");
+    }
+    let (table, _) = converted("cf.proxy: {host: '${PROXY}', port: 80}");
+    let proxy = &table["discovery"]["promregator"]["proxy_url"];
+    assert_eq!(proxy.as_str(), Some("http://${PROXY}:80"));
 }

@@ -1,14 +1,14 @@
 //! Remote write over HTTP: sends requests and interprets the answers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use metrifold_codec::remote_write::{VERSION, Written, content_type, version_value};
-use metrifold_http::{Client, Credentials, Reply, TransportKind};
+use metrifold_http::{Client, Credentials, Reply, TransportKind, retry_after};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Version};
 use metrifold_telemetry::ComponentMetrics;
@@ -169,7 +169,7 @@ impl OverHttp {
                     _ => Failure::Broken,
                 },
                 reason,
-                after: retry_after(&reply.headers),
+                after: retry_after(&reply.headers).map(|pause| pause.min(RETRY_AFTER_MAX)),
             };
         }
         match status {
@@ -248,19 +248,6 @@ fn hint(status: StatusCode) -> Option<&'static str> {
         415 => "the endpoint does not accept this version of remote write: check protocol",
         _ => return None,
     })
-}
-
-/// The pause of a Retry-After header, a number or a date, bounded.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse() {
-        Ok(secs) => Duration::from_secs(secs),
-        Err(_) => httpdate::parse_http_date(text)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .unwrap_or_default(),
-    };
-    Some(pause.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]

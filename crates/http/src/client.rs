@@ -187,9 +187,7 @@ impl Client {
     }
 
     /// Sends a request and returns the answer once its head has arrived, which must be within
-    /// `timeout`. The caller bounds the body in size and time. The connection is reused once the
-    /// body has been read to its end; it is closed if the body, or the future returned here, is
-    /// dropped before.
+    /// `timeout`. See [`Client::request_unbounded`].
     ///
     /// # Errors
     ///
@@ -198,9 +196,32 @@ impl Client {
         &self,
         method: Method,
         uri: &Uri,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: impl Into<Body>,
         timeout: Duration,
+    ) -> Result<http::Response<Body>, TransportError> {
+        let answer = self.request_unbounded(method, uri, headers, body);
+        tokio::time::timeout(timeout, answer)
+            .await
+            .unwrap_or_else(|_| {
+                let what = format!("no answer from {} within {timeout:?}", place(uri));
+                Err(TransportError::new(TransportKind::Timeout, what))
+            })
+    }
+
+    /// Sends a request and returns the answer once its head has arrived. The caller bounds the time
+    /// of both, and the body in size. The connection is reused once the body has been read to its
+    /// end; it is closed if the body, or the future returned here, is dropped before.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no answer came; any status is an answer.
+    pub async fn request_unbounded(
+        &self,
+        method: Method,
+        uri: &Uri,
+        mut headers: HeaderMap,
+        body: impl Into<Body>,
     ) -> Result<http::Response<Body>, TransportError> {
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
             let what = format!("{}: a request needs a whole URL", place(uri));
@@ -222,13 +243,7 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        let answer = self.send(uri, server, request);
-        tokio::time::timeout(timeout, answer)
-            .await
-            .unwrap_or_else(|_| {
-                let what = format!("no answer from {} within {timeout:?}", place(uri));
-                Err(TransportError::new(TransportKind::Timeout, what))
-            })
+        self.send(uri, server, request).await
     }
 
     /// Sends a request on an idle connection, or else on a new one.

@@ -35,6 +35,7 @@ mod origin;
 mod parts;
 pub mod redirect;
 pub mod rejection;
+mod retry_after;
 mod socket;
 mod target;
 #[cfg(test)]
@@ -55,5 +56,6 @@ pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving
 pub use methods::Methods;
 pub use origin::is_cross_site;
 pub use parts::Parts;
+pub use retry_after::retry_after;
 pub use socket::overlap;
 pub use tls::{ClientAuth, ClientTls, ServerTls, install_crypto_provider};

@@ -1,31 +1,27 @@
 //! TLS for listeners and clients: the keys under `tls`, and rustls configurations from them.
 
-use std::net::IpAddr;
+mod certificate;
+mod files;
+mod verifiers;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 pub use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
-};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::ServerName;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+use metrifold_base::{BuildError, Problems, keys, words};
+
+pub use certificate::{Expiring, client_certificate, expiry, issuer_name};
+use files::{
+    certificates, certificates_in, private_key, private_key_in, revocations, roots, roots_in,
 };
-use x509_parser::extensions::GeneralName;
-
-use metrifold_base::{BuildError, Problems, keys, read_file, words};
-use metrifold_model::{AlternativeName, ClientCertificate};
-
-/// Largest file with certificates, ten times that of all authorities that browsers trust.
-const MAX_PEM: u64 = 4 << 20;
+use verifiers::{Presented, Trust, Verifier, provider};
 
 /// Stands for a file's name in errors about inline PEM.
 const INLINE: &str = "the inline PEM";
@@ -251,69 +247,6 @@ fn verifier(ca_file: &Path, crl_file: Option<&Path>) -> Result<ClientCertVerifie
     Ok(builder)
 }
 
-/// Reads the certificate revocation lists of a file.
-fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    let pem = pem_file(file)?;
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-    let lists = lists.map_err(|error| unusable(file, &error, "list of revoked certificates"))?;
-    if lists.is_empty() {
-        let error = pem::Error::NoItemsFound;
-        return Err(unusable(file, &error, "list of revoked certificates"));
-    }
-    Ok(lists)
-}
-
-/// Accepts any certificate whose key the caller has. Its signer is unknown, and must be checked by
-/// the code that uses it.
-#[derive(Debug)]
-struct Presented;
-
-impl ClientCertVerifier for Presented {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = provider();
-        provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
 impl ClientTls {
     /// Files that the keys name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
@@ -473,243 +406,6 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// The issuer's name in a certificate, in DER as in [`ClientCertVerifier::root_hint_subjects`]. `None`
-/// if the certificate is malformed.
-pub fn issuer_name(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    Some(certificate.issuer().as_raw().to_vec())
-}
-
-/// Kind of a PEM file's content that expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expiring {
-    /// Certificates, at least one of which is not an authority's.
-    Certificate,
-    /// Certificates of authorities only.
-    Authority,
-    /// Revocation lists.
-    RevocationList,
-}
-
-impl Expiring {
-    /// Its name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Certificate => "certificate",
-            Self::Authority => "authority",
-            Self::RevocationList => "revocation_list",
-        }
-    }
-}
-
-/// What a file in PEM holds, and when it expires: when the first certificate or list does. Of authorities,
-/// a file may still hold old ones beside their successors, so that those that have expired at `now` count
-/// only if all have. `None` if it holds nothing that expires.
-pub fn expiry(pem: &[u8], now: SystemTime) -> Option<(Expiring, SystemTime)> {
-    let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    let mut times = Vec::new();
-    let mut of_authorities = true;
-    for der in CertificateDer::pem_slice_iter(pem).filter_map(Result::ok) {
-        let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else {
-            continue;
-        };
-        of_authorities &= certificate.is_ca();
-        times.push(at(certificate.validity().not_after.timestamp()));
-    }
-    if !times.is_empty() && !of_authorities {
-        return Some((Expiring::Certificate, times.into_iter().min()?));
-    }
-    if !times.is_empty() {
-        let valid = times.iter().filter(|time| **time > now).min();
-        let time = valid.or(times.iter().max()).copied()?;
-        return Some((Expiring::Authority, time));
-    }
-    let lists = CertificateRevocationListDer::pem_slice_iter(pem).filter_map(Result::ok);
-    let times = lists.filter_map(|der| {
-        let (_, list) = x509_parser::parse_x509_crl(&der).ok()?;
-        Some(at(list.next_update()?.timestamp()))
-    });
-    Some((Expiring::RevocationList, times.min()?))
-}
-
-/// The owner in a client certificate, which must have been verified.
-pub fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let subject = certificate.subject();
-    let common_name = subject
-        .iter_common_name()
-        .next()
-        .and_then(|name| name.as_str().ok())
-        .map(str::to_owned);
-    let organizational_units = subject
-        .iter_organizational_unit()
-        .filter_map(|unit| unit.as_str().ok())
-        .map(str::to_owned)
-        .collect();
-    let alternative_names = match certificate.subject_alternative_name() {
-        Ok(Some(names)) => names.value.general_names.iter().filter_map(name).collect(),
-        _ => Vec::new(),
-    };
-    let serial = certificate.raw_serial().iter();
-    Some(ClientCertificate {
-        der: Arc::from(&**der),
-        serial: serial.map(|byte| format!("{byte:02x}")).collect(),
-        issuer: certificate.issuer().to_string(),
-        common_name,
-        organizational_units,
-        alternative_names,
-        not_after: u64::try_from(certificate.validity().not_after.timestamp())
-            .ok()
-            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
-    })
-}
-
-/// The certificates that a client accepts.
-#[derive(Debug)]
-enum Trust {
-    System,
-    Given(Arc<WebPkiServerVerifier>),
-    One(CertificateDer<'static>),
-    Anybody,
-}
-
-/// Checks a server's certificate according to `tls`. Signatures are always checked, so that the
-/// server has at least the key of its certificate.
-#[derive(Debug)]
-struct Verifier {
-    trust: Trust,
-    name: Option<ServerName<'static>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verifier = match &self.trust {
-            Trust::Anybody => return Ok(ServerCertVerified::assertion()),
-            Trust::One(certificate) if certificate == end_entity => {
-                return Ok(ServerCertVerified::assertion());
-            }
-            Trust::One(_) => return Err(rustls::CertificateError::UnknownIssuer.into()),
-            Trust::Given(verifier) => verifier,
-            Trust::System => system_verifier()?,
-        };
-        let server_name = self.name.as_ref().unwrap_or(server_name);
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
-/// Verifier with the operating system's authorities, which are read for the first connection: a
-/// process with plain HTTP only may run in an image without any.
-fn system_verifier() -> Result<&'static Arc<WebPkiServerVerifier>, rustls::Error> {
-    static VERIFIER: OnceLock<Result<Arc<WebPkiServerVerifier>, String>> = OnceLock::new();
-    let verifier = VERIFIER.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err("this system has no root certificates: set tls.ca_file".to_owned());
-        }
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| error.to_string())
-    });
-    verifier
-        .as_ref()
-        .map_err(|error| rustls::Error::General(error.clone()))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    let make = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Arc::clone(PROVIDER.get_or_init(make))
-}
-
-/// Reads a file with certificates or a key.
-fn pem_file(file: &Path) -> Result<Vec<u8>, String> {
-    read_file(file, MAX_PEM).map_err(|error| format!("cannot read {}: {error}", file.display()))
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    certificates_in(&pem_file(file)?, file)
-}
-
-/// Parses certificates in PEM; `file` is named in errors.
-fn certificates_in(pem: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = certificates.map_err(|error| unusable(file, &error, "certificate"))?;
-    if certificates.is_empty() {
-        return Err(unusable(file, &pem::Error::NoItemsFound, "certificate"));
-    }
-    Ok(certificates)
-}
-
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    private_key_in(&pem_file(file)?, file)
-}
-
-fn private_key_in(pem: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| unusable(file, &error, "private key"))
-}
-
-fn roots(file: &Path) -> Result<RootCertStore, String> {
-    roots_in(&pem_file(file)?, file)
-}
-
-fn roots_in(pem: &[u8], file: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates_in(pem, file)? {
-        roots.add(certificate).map_err(|error| {
-            format!(
-                "{} contains an unusable certificate: {error}",
-                file.display()
-            )
-        })?;
-    }
-    Ok(roots)
-}
-
-/// Why a PEM file cannot be used. Nothing of its content is shown, since it may be a key.
-fn unusable(file: &Path, error: &pem::Error, wanted: &str) -> String {
-    let file = file.display();
-    match error {
-        pem::Error::NoItemsFound => format!("{file} contains no {wanted} in PEM"),
-        _ => format!("{file} is not valid PEM"),
-    }
-}
-
 fn mismatch(cert_file: &Path, key_file: &Path, error: &rustls::Error) -> BuildError {
     let (cert_file, key_file) = (cert_file.display(), key_file.display());
     let reason = match error {
@@ -728,69 +424,4 @@ fn server_name(name: &str) -> Result<ServerName<'static>, String> {
 
 fn at<T>(key: &str, result: Result<T, String>) -> Result<T, BuildError> {
     result.map_err(|error| BuildError::new(key, error))
-}
-
-fn name(name: &GeneralName<'_>) -> Option<AlternativeName> {
-    match name {
-        GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),
-        GeneralName::RFC822Name(name) => Some(AlternativeName::Email((*name).to_owned())),
-        GeneralName::URI(name) => Some(AlternativeName::Uri((*name).to_owned())),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            let v6 = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
-            v4.or(v6).ok().map(AlternativeName::Ip)
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
-
-    use super::*;
-
-    fn certificate(year: i32, of_authority: bool) -> String {
-        let mut params = CertificateParams::default();
-        params.not_after = date_time_ymd(year, 1, 1);
-        if of_authority {
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        }
-        let key = KeyPair::generate().unwrap();
-        params.self_signed(&key).unwrap().pem()
-    }
-
-    #[test]
-    fn an_old_authority_counts_only_while_it_is_the_last_and_an_old_certificate_always() {
-        let at = |year: i32| {
-            UNIX_EPOCH + Duration::from_secs(date_time_ymd(year, 1, 1).unix_timestamp() as u64)
-        };
-        let f = |all: &[(i32, bool)]| {
-            let pem: String = all
-                .iter()
-                .map(|(year, ca)| certificate(*year, *ca))
-                .collect();
-            expiry(pem.as_bytes(), at(2020))
-        };
-        use Expiring::{Authority, Certificate};
-        assert_eq!(
-            f(&[(2019, true), (2031, true), (2030, true)]),
-            Some((Authority, at(2030)))
-        );
-        assert_eq!(
-            f(&[(2018, true), (2019, true)]),
-            Some((Authority, at(2019)))
-        );
-        assert_eq!(
-            f(&[(2019, false), (2030, true)]),
-            Some((Certificate, at(2019)))
-        );
-        assert_eq!(
-            f(&[(2031, false), (2030, true)]),
-            Some((Certificate, at(2030)))
-        );
-        assert_eq!(f(&[]), None);
-        let key = KeyPair::generate().unwrap().serialize_pem();
-        assert_eq!(expiry(key.as_bytes(), at(2020)), None);
-    }
 }

@@ -8,10 +8,14 @@ use flate2::read::MultiGzDecoder;
 use crate::error::{Cause, ScrapeError};
 
 /// Values of `Accept-Encoding`, with and without compression.
+#[cfg(feature = "zstd")]
 pub(crate) const COMPRESSED: &str = "zstd,gzip";
+#[cfg(not(feature = "zstd"))]
+pub(crate) const COMPRESSED: &str = "gzip";
 pub(crate) const PLAIN: &str = "identity";
 
 /// The largest window that a zstd frame may ask for: 8 MiB, as for HTTP in general.
+#[cfg(feature = "zstd")]
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// Decompresses a body with this `Content-Encoding` into a page below `limit` bytes.
@@ -27,12 +31,14 @@ pub(crate) fn decode(
         )
     };
     let encoding = encoding.unwrap_or_default().trim_ascii();
-    if encoding.eq_ignore_ascii_case(b"gzip") {
-        read(MultiGzDecoder::new(&*body), limit, failed)
-    } else if encoding.eq_ignore_ascii_case(b"zstd") {
+    #[cfg(feature = "zstd")]
+    if encoding.eq_ignore_ascii_case(b"zstd") {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(&*body).map_err(failed)?;
         decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
-        read(decoder, limit, failed)
+        return read(decoder, limit, failed);
+    }
+    if encoding.eq_ignore_ascii_case(b"gzip") {
+        read(MultiGzDecoder::new(&*body), limit, failed)
     } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
         check(body.len(), limit)?;
         Ok(body)

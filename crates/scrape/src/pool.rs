@@ -207,6 +207,9 @@ impl Pool {
     }
 }
 
+/// Number of panics in a row after which the state of a target counts as their cause.
+const MOST_PANICS: u32 = 3;
+
 /// Interval at which targets are counted by health.
 const PULSE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -429,34 +432,24 @@ impl Work {
     }
 
     /// Takes back the state of a scraper that has ended, and starts another if the target has
-    /// returned.
+    /// returned, or the scraper panicked.
     fn ended(&mut self, ended: Result<(u64, Exit), JoinError>, view: &mut View) {
         let View {
             active, leaving, ..
         } = view;
-        let (hash, exit) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                // The error does not identify the scraper: all that have ended are started again.
-                self.workshop.metrics.error("panicked", error);
-                let ended = self.scrapers.extract_if(|_, orders| orders.is_closed());
-                let ended: Vec<u64> = ended.map(|(hash, _)| hash).collect();
-                leaving.retain(|hash, _| !ended.contains(hash));
-                for hash in ended {
-                    if let Some(entry) = active.get(&hash).cloned() {
-                        self.start(hash, entry, State::default(), Order::Scrape);
-                    }
-                }
-                return;
-            }
+        // Scrapers catch their panics: an error means that the runtime shuts down.
+        let Ok((hash, exit)) = ended else {
+            return;
         };
         let order = self.scrapers.remove(&hash).map(|orders| *orders.borrow());
         let state = match exit {
             Exit::HandedOver(state) => *state,
+            Exit::Panicked(state) => self.recovered(*state),
             Exit::Done => State::default(),
         };
         match (order, active.get(&hash).cloned()) {
-            (Some(Order::HandOver), Some(entry)) if !self.stops => {
+            // One that scrapes ends only by a panic.
+            (Some(Order::HandOver | Order::Scrape), Some(entry)) if !self.stops => {
                 *locked(&entry.last) = state.last.clone();
                 self.start(hash, entry, state, Order::Scrape);
             }
@@ -472,6 +465,19 @@ impl Work {
             _ => {
                 leaving.remove(&hash);
             }
+        }
+    }
+
+    /// The state with which a scraper goes on where another has panicked: the same, unless several
+    /// have panicked over it.
+    fn recovered(&self, mut state: State) -> State {
+        self.workshop
+            .metrics
+            .error("panicked", "a scraper has panicked: it is started again");
+        state.panics += 1;
+        match state.panics > MOST_PANICS {
+            true => State::default(),
+            false => state,
         }
     }
 

@@ -1,7 +1,11 @@
 //! The scraper of one target: its schedule, its batches, and the end of its series.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -64,6 +68,13 @@ pub(crate) enum Order {
 /// End of a scraper.
 pub(crate) enum Exit {
     HandedOver(Box<State>),
+    Panicked(Box<State>),
+    Done,
+}
+
+/// End that an order has asked for.
+enum End {
+    HandsOver,
     Done,
 }
 
@@ -85,27 +96,44 @@ impl Scraper {
         }
     }
 
-    /// Scrapes until an order ends it.
+    /// Scrapes until an order ends it. A panic ends it as well, and leaves the state: its series still
+    /// need their staleness markers.
     pub(crate) async fn run(mut self, mut orders: watch::Receiver<Order>) -> Exit {
+        let ended = {
+            let mut scraping = pin!(self.scrape(&mut orders));
+            poll_fn(|cx| {
+                let poll = catch_unwind(AssertUnwindSafe(|| scraping.as_mut().poll(cx)));
+                poll.map_or(Poll::Ready(None), |poll| poll.map(Some))
+            })
+            .await
+        };
+        match ended {
+            Some(End::Done) => Exit::Done,
+            Some(End::HandsOver) => Exit::HandedOver(Box::new(self.state)),
+            None => Exit::Panicked(Box::new(self.state)),
+        }
+    }
+
+    async fn scrape(&mut self, orders: &mut watch::Receiver<Order>) -> End {
         let mut due = self.state.unfinished.take();
         loop {
             let order = *orders.borrow_and_update();
             match order {
                 Order::Scrape => self.state.ends_at = None,
-                Order::Leave => match self.leave(&mut orders).await {
-                    true => return Exit::Done,
+                Order::Leave => match self.leave(orders).await {
+                    true => return End::Done,
                     false => continue,
                 },
                 Order::EndNow => {
                     let patience = self.entry.target().interval.min(LAST_PATIENCE);
                     Box::pin(self.end(schedule::now(), &[], patience)).await;
-                    return Exit::Done;
+                    return End::Done;
                 }
                 Order::HandOver => {
                     self.state.unfinished = due;
-                    return Exit::HandedOver(Box::new(self.state));
+                    return End::HandsOver;
                 }
-                Order::Stop => return Exit::Done,
+                Order::Stop => return End::Done,
             }
             let target = self.entry.target();
             let now = schedule::now();
@@ -114,14 +142,14 @@ impl Scraper {
                 Some(at) if at <= now + target.interval.as_millis() as i64 => at,
                 _ => schedule::next(target.hash, target.interval, now),
             };
-            if at > now && !wait_until(at, &mut orders).await {
+            if at > now && !wait_until(at, orders).await {
                 continue;
             }
             // Boxed, as below: the futures are large, and most targets are waiting most of the time.
             let fetched = tokio::select! {
                 biased;
                 fetched = Box::pin(self.fetch(&target, at)) => fetched,
-                () = told(&mut orders) => {
+                () = told(orders) => {
                     // The scrape is repeated at once, by a successor if the order is to hand over.
                     due = Some(at);
                     continue;
@@ -192,6 +220,7 @@ impl Scraper {
             }
         }
         state.reported = true;
+        state.panics = 0;
         state.sampled_until = made.until.or(state.sampled_until);
         *locked(&self.entry.series) = Some(state.known.ids());
         if let (Sent::Whole, Some(families)) = (sent, made.families) {

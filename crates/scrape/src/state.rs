@@ -47,5 +47,7 @@ pub(crate) struct State {
     /// Time for the staleness markers of a target that has gone, the next at which it would have
     /// been scraped.
     pub(crate) ends_at: Option<i64>,
+    /// Number of scrapers that have panicked over this state, one after another.
+    pub(crate) panics: u32,
     pub(crate) last: Last,
 }

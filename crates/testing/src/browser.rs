@@ -33,7 +33,9 @@ impl Browser {
 
     /// Opens a page of the gateway.
     pub fn open(&mut self, path: &str) -> Answer {
-        self.ask("GET", path, &[("accept", "text/html,*/*")])
+        let own = ("sec-fetch-site", "none");
+        let opens = ("sec-fetch-mode", "navigate");
+        self.ask("GET", path, &[("accept", "text/html,*/*"), own, opens])
     }
 
     /// Sends a request to the gateway with these headers and the cookies.

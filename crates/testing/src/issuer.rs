@@ -134,6 +134,7 @@ impl State {
                 "authorization_endpoint": format!("{own}/authorize"),
                 "token_endpoint": format!("{own}/token"),
                 "end_session_endpoint": format!("{own}/logout"),
+                "authorization_response_iss_parameter_supported": true,
             })),
             "/keys" => reply(&json!({ "keys": [{
                 "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "one",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use metrifold_base::{Period, Problems, Size, keys};
+use metrifold_base::{Period, Problems, Size, keys, words};
 use metrifold_http::{Listen, Methods, ServerKeys};
 
 keys! {
@@ -10,8 +10,12 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct ExposeKeys {
         server: ServerKeys = include,
+        /// Endpoints that ask for no credentials although `basic_auth` or `authorization` is set: `discovery` (`/discovery`), `single_target_metrics` (`/singleTargetMetrics/…`), `promregator_metrics` (`/promregatorMetrics`), `cache_invalidate` (`/cache/invalidate`) and `metrics` (`/metrics`).
+        pub(super) without_auth: Vec<Endpoint> = unset(["discovery"]),
         /// Host and port by which programs that pull reach this endpoint: the address of the targets that `/discovery` lists. By default, the `Host` header of their request.
         pub(super) discovery_address: Option<String> = unset("metrifold.example:8080"),
+        /// How long after its start the source answers `/discovery` with 503 while the instances of one of its providers are not known yet. After that, it lists those of the others. While none are known, the answer is 503.
+        pub(super) discovery_grace: Period = default("30s"),
         /// List the metrics of this process, under `/promregatorMetrics`, in `/discovery` as well.
         pub(super) own_metrics: bool = default(true),
         /// Maximum time for a scrape on request. A shorter `X-Prometheus-Scrape-Timeout-Seconds` of the request takes precedence.
@@ -26,14 +30,21 @@ keys! {
 /// Largest value of `max_scrapes`.
 const MAX_SCRAPES: usize = 100_000;
 
-/// Kinds of endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Discovery,
-    Single,
-    Own,
-    Invalidate,
-    Merged,
+words! {
+    /// Kinds of endpoints.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Endpoint {
+        /// The list of all instances.
+        Discovery = "discovery",
+        /// The page of one instance.
+        Single = "single_target_metrics",
+        /// The metrics of this process.
+        Own = "promregator_metrics",
+        /// A request for an early refresh.
+        Invalidate = "cache_invalidate",
+        /// The pages of all instances in one.
+        Merged = "metrics",
+    }
 }
 
 /// The paths with their endpoints.
@@ -73,6 +84,17 @@ impl ExposeKeys {
     /// Reports invalid values, at their keys.
     pub(super) fn validate(&self, problems: &mut Problems) {
         self.server.validate(PATHS[0].0, problems);
+        let server = &self.server;
+        let asks = server.basic_auth.is_some() || server.authorization.is_some();
+        if !self.without_auth.is_empty() && !asks {
+            let what = "needs basic_auth or authorization for the other endpoints";
+            problems.at("without_auth", what);
+        }
+        for (at, endpoint) in self.without_auth.iter().enumerate() {
+            if self.without_auth[..at].contains(endpoint) {
+                problems.at(format!("without_auth[{at}]"), "is listed twice");
+            }
+        }
         if self
             .discovery_address
             .as_deref()

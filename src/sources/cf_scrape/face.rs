@@ -54,6 +54,7 @@ pub(super) struct Face {
     parts: FaceParts,
     /// Value of the header that identifies this process.
     id: HeaderValue,
+    started: Instant,
     catalogue: Mutex<Arc<Catalogue>>,
     /// Lock of the request that makes a new catalogue.
     indexing: tokio::sync::Mutex<()>,
@@ -78,6 +79,7 @@ impl Face {
             parts,
             // Digits are valid in a header.
             id: HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("metrifold")),
+            started: Instant::now(),
             catalogue: Mutex::default(),
             indexing: tokio::sync::Mutex::default(),
         })

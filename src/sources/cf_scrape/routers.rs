@@ -24,9 +24,13 @@ const NOBODY: HeaderValue = HeaderValue::from_static("00000000-0000-4000-8000-00
 
 /// Time after which a router is asked again: it may have been upgraded.
 const ASK_AGAIN: Duration = Duration::from_secs(3600);
+/// Time after which a question of that kind counts as lost.
+const LOST: Duration = Duration::from_secs(60);
+/// Time after which an address that no target has any more is forgotten.
+const FORGET: Duration = Duration::from_secs(2 * 3600);
 
 /// What routers answered, by the address that they were asked at. There are as many as there are
-/// routes to applications that several processes serve.
+/// routes to applications that several processes serve, and have been in the last hours.
 #[derive(Debug, Default)]
 pub(super) struct Routers(Mutex<HashMap<Arc<str>, Known>>);
 
@@ -36,6 +40,10 @@ struct Known {
     /// Whether the router knows the header.
     by_process: bool,
     at: Instant,
+    /// When it was last asked whether that has changed.
+    asked: Instant,
+    /// When a target was last scraped at the address.
+    used: Instant,
 }
 
 /// The header of an instance: by its process where the router knows that, by the application where it
@@ -68,15 +76,35 @@ impl WhereKnown {
     }
 
     fn note(&self, by_process: bool) {
-        let at = Instant::now();
-        locked(&self.routers.0).insert(self.address.clone(), Known { by_process, at });
+        let now = Instant::now();
+        let mut routers = locked(&self.routers.0);
+        routers.retain(|_, known| known.used.elapsed() < FORGET);
+        let known = Known {
+            by_process,
+            at: now,
+            asked: now,
+            used: now,
+        };
+        routers.insert(self.address.clone(), known);
     }
 }
 
 impl FindHeader for WhereKnown {
     fn question(&self) -> Option<(HeaderName, HeaderValue)> {
-        let known = self.known();
-        let due = known.is_none_or(|known| known.at.elapsed() >= ASK_AGAIN);
+        let mut routers = locked(&self.routers.0);
+        let due = match routers.get_mut(&self.address) {
+            // Every target asks, since none can be scraped without the answer.
+            None => true,
+            Some(known) => {
+                known.used = Instant::now();
+                let due = known.at.elapsed() >= ASK_AGAIN && known.asked.elapsed() >= LOST;
+                // One asks, and the others use what is known.
+                if due {
+                    known.asked = known.used;
+                }
+                due
+            }
+        };
         due.then_some((PROCESS_INSTANCE, NOBODY))
     }
 
@@ -152,5 +180,33 @@ mod tests {
             let nobody = (APP_INSTANCE, NOBODY);
             assert_eq!(other.find(), expected.unwrap_or(nobody), "{status}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_target_asks_again_and_an_address_without_targets_is_forgotten() {
+        let routers = Arc::<Routers>::default();
+        let at = |address: &str| {
+            let target: Labels = [("__address__", address)].into_iter().collect();
+            let value = HeaderValue::from_static;
+            WhereKnown::new(routers.clone(), &target, value("p:1"), value("a:1"))
+        };
+        let yes = answer(400, Some("unknown_route"));
+        at("a:80").answered(&yes);
+        at("b:80").answered(&yes);
+        assert!(at("a:80").question().is_none());
+        tokio::time::advance(ASK_AGAIN).await;
+        assert!(at("a:80").question().is_some());
+        assert!(at("a:80").question().is_none());
+        assert_eq!(at("a:80").find().0, PROCESS_INSTANCE);
+        // The answer was lost.
+        tokio::time::advance(LOST).await;
+        assert!(at("a:80").question().is_some());
+        at("a:80").answered(&yes);
+        tokio::time::advance(FORGET - ASK_AGAIN - LOST).await;
+        assert!(at("a:80").question().is_none());
+        at("c:80").answered(&yes);
+        let known: Vec<_> = locked(&routers.0).keys().cloned().collect();
+        assert!(!known.contains(&"b:80".into()), "{known:?}");
+        assert_eq!(known.len(), 2);
     }
 }

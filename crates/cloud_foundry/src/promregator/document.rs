@@ -7,14 +7,16 @@ use serde_json::Value;
 /// The most levels of nesting.
 const MAX_DEPTH: usize = 50;
 
+const SEVERAL: &str = "holds several documents, separated by ---, as for Spring's profiles: convert the parts that apply to one profile, as one document";
+
 /// A file, or a part of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Document {
     /// Values by canonical key, each with the spelling in the file.
     keys: BTreeMap<String, (String, Node)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Node {
     Table(Document),
     List(Vec<Node>),
@@ -26,7 +28,10 @@ impl Document {
     /// Reads YAML.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let value: Value =
-            serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+            serde_saphyr::from_str(text).map_err(|error| match error.without_snippet() {
+                serde_saphyr::Error::MultipleDocuments { .. } => SEVERAL.to_owned(),
+                error => error.to_string(),
+            })?;
         match node(value, 0)? {
             Node::Table(document) => Ok(document),
             Node::Null => Ok(Self::default()),
@@ -194,6 +199,9 @@ mod tests {
     fn what_is_no_table_is_refused() {
         assert!(Document::read("- a").is_err());
         assert!(Document::read("a: [").is_err());
+        let several = Document::read("a: 1\n---\na: 2\n").unwrap_err();
+        assert!(several.contains("Spring's profiles"), "{several}");
+        assert!(Document::read("---\na: 1\n").is_ok());
         assert!(Document::read("").unwrap().rest().is_empty());
     }
 }

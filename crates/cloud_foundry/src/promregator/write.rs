@@ -1,10 +1,14 @@
 //! Writes Promregator's keys as TOML, section by section.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use toml::Value;
 
+use metrifold_base::{Address, Endpoint};
 use metrifold_expr::regex::Regex;
+
+use crate::provider::MAX_SELECTORS;
 
 use super::document::Document;
 use super::{Converted, Wrong, decrypt};
@@ -14,6 +18,16 @@ const NAME: &str = "promregator";
 
 /// Default of `scrape_interval`, in milliseconds.
 const INTERVAL: u32 = 60_000;
+/// Longest scrape interval, in milliseconds.
+const LONGEST: u32 = 86_400_000;
+/// No value may contain them; a secret that does was copied in a wrong way.
+const CONTROL: &str = "contains a line break or a control character";
+/// Number of Promregator's endpoints.
+const ENDPOINTS: usize = 5;
+/// The most references from one value to another, one after another.
+const MAX_DEPTH: usize = 20;
+/// The most texts that are resolved, those that others refer to included.
+const MAX_REFERENCES: usize = 100_000;
 
 /// Keys without a counterpart because they are not needed, each with the reason.
 const NEEDLESS: [(&str, &str); 12] = [
@@ -53,8 +67,13 @@ const NEEDLESS: [(&str, &str); 12] = [
 ];
 
 pub(super) struct Writer<'a> {
+    /// The keys that have not been converted.
     document: Document,
+    /// All keys, to which values may refer.
+    whole: Document,
     key: Option<&'a str>,
+    /// Number of texts that have been resolved.
+    references: usize,
     /// The authenticators by name, each with its place in the file. The first is for selectors that
     /// name none.
     authenticators: Vec<(String, String, Document)>,
@@ -66,8 +85,10 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(super) fn new(document: Document, key: Option<&'a str>) -> Self {
         Self {
+            whole: document.clone(),
             document,
             key,
+            references: 0,
             authenticators: Vec::new(),
             wrong: Vec::new(),
             notes: Vec::new(),
@@ -92,7 +113,7 @@ impl<'a> Writer<'a> {
         }
         let mut toml = String::from("# Converted from a configuration of Promregator.\n");
         for note in &self.notes {
-            toml.push_str(&format!("# {}\n", note.replace('\n', " ")));
+            toml.push_str(&format!("# {}\n", note.replace(char::is_control, " ")));
         }
         toml.push_str(&self.toml);
         Ok(Converted {
@@ -126,13 +147,27 @@ impl<'a> Writer<'a> {
     }
 
     fn resolve(&mut self, path: &str, text: &str) -> Option<String> {
+        self.resolve_within(path, text, 0)
+    }
+
+    /// Resolves the text at `depth` references away from the key.
+    fn resolve_within(&mut self, path: &str, text: &str, depth: usize) -> Option<String> {
+        self.references += 1;
+        if depth > MAX_DEPTH || self.references > MAX_REFERENCES {
+            self.wrong(path, "refers to itself, or to too many other values");
+            return None;
+        }
         if let Some(digits) = text.strip_prefix("{cipher}") {
             let plain = match self.key {
                 Some(key) => decrypt(digits.trim(), key),
                 None => Err("is encrypted: set ENCRYPT_KEY to the key".to_owned()),
             };
             return match plain {
-                Ok(plain) => Some(plain.expose().replace('$', "$$")),
+                Ok(plain) if plain.expose().contains(char::is_control) => {
+                    self.wrong(path, CONTROL);
+                    None
+                }
+                Ok(plain) => Some(escaped(plain.expose())),
                 Err(what) => {
                     self.wrong(path, what);
                     None
@@ -141,36 +176,55 @@ impl<'a> Writer<'a> {
         }
         let mut out = String::new();
         let mut rest = text;
+        if text.contains(char::is_control) {
+            self.wrong(path, CONTROL);
+            return None;
+        }
         while let Some((before, behind)) = rest.split_once("${") {
-            out.push_str(&before.replace('$', "$$"));
-            let Some((inside, after)) = behind.split_once('}') else {
+            out.push_str(&escaped(before));
+            let Some((inside, after)) = closed(behind) else {
                 self.wrong(path, "holds a ${ that is not closed");
                 return None;
             };
-            let (name, default) = match inside.split_once(':') {
-                Some((name, default)) => (name, Some(default)),
-                None => (inside, None),
-            };
-            let is_variable =
-                !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-            match (self.document.look(name), is_variable, default) {
-                (Some(known), ..) if !known.contains("${") => {
-                    out.push_str(&known.replace('$', "$$"));
-                }
-                (_, true, Some(default)) => out.push_str(&format!("${{{name}:-{default}}}")),
-                (_, true, None) => out.push_str(&format!("${{{name}}}")),
-                (_, false, Some(default)) => out.push_str(&default.replace('$', "$$")),
-                (_, false, None) => {
-                    self.wrong(
-                        path,
-                        format!("refers to {name:?}, which is not in the file"),
-                    );
-                }
-            }
+            out.push_str(&self.reference(path, inside, depth)?);
             rest = after;
         }
-        out.push_str(&rest.replace('$', "$$"));
+        out.push_str(&escaped(rest));
         Some(out)
+    }
+
+    /// The text for `${NAME}` or `${NAME:DEFAULT}`: the value of a key of the file, or a variable.
+    fn reference(&mut self, path: &str, inside: &str, depth: usize) -> Option<String> {
+        let (name, default) = match inside.split_once(':') {
+            Some((name, default)) => (name, Some(default)),
+            None => (inside, None),
+        };
+        if let Some(known) = self.whole.look(name).map(str::to_owned) {
+            return self.resolve_within(path, &known, depth + 1);
+        }
+        let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+        let is_variable =
+            name.bytes().all(plain) && name.bytes().next().is_some_and(|c| !c.is_ascii_digit());
+        let Some(default) = default else {
+            if !is_variable {
+                let what = format!("refers to {name:?}, which is not in the file");
+                self.wrong(path, what);
+                return None;
+            }
+            return Some(format!("${{{name}}}"));
+        };
+        let default = self.resolve_within(path, default, depth + 1)?;
+        if !is_variable {
+            return Some(default);
+        }
+        // Here a default is plain text up to the first brace.
+        let text = default.replace("$$", "$");
+        if has_variable(&default) || text.contains('}') {
+            let what = format!("has a default for {name} that cannot be written here: set {name}");
+            self.wrong(path, format!("{what}, and write ${{{name}}}"));
+            return None;
+        }
+        Some(format!("${{{name}:-{text}}}"))
     }
 
     fn flag(&mut self, path: &str) -> bool {
@@ -178,16 +232,54 @@ impl<'a> Writer<'a> {
         ["true", "yes", "on", "1"].contains(&&*text)
     }
 
+    /// Takes a value. An empty one counts as absent.
+    fn filled(&mut self, path: &str) -> Option<String> {
+        self.value(path).filter(|text| !text.is_empty())
+    }
+
     /// Takes a number; 0 counts as absent.
-    fn number(&mut self, path: &str) -> Option<u32> {
+    fn number<T: Number>(&mut self, path: &str) -> Option<T> {
         let text = self.value(path)?;
-        match text.trim().parse::<u32>() {
-            Ok(0) => None,
-            Ok(number) => Some(number),
+        self.parse(path, &text)
+    }
+
+    fn parse<T: Number>(&mut self, path: &str, text: &str) -> Option<T> {
+        match text.trim().parse::<T>() {
+            Ok(number) => Some(number).filter(|it| *it != T::default()),
             Err(_) => {
-                self.wrong(path, "is not a whole number");
+                let size = size_of::<T>() * 8;
+                let what = format!("is not a whole number of at most {size} bits");
+                self.wrong(path, what);
                 None
             }
+        }
+    }
+
+    /// Writes a URL that is made from a value at `path`.
+    fn put_url(&mut self, path: &str, key: &str, url: String) {
+        // A variable may be a whole URL.
+        if !url.starts_with("${")
+            && let Err(what) = filled_in(&url).parse::<Endpoint>()
+        {
+            self.wrong(path, format!("yields a URL that {what}"));
+        }
+        self.put(key, url);
+    }
+
+    /// Writes the URL of a proxy.
+    fn put_proxy(&mut self, table: &str) {
+        let path = format!("{table}.host");
+        let host = self.filled(&path);
+        let port = self.number::<u16>(&format!("{table}.port"));
+        if let (Some(host), Some(port)) = (host, port) {
+            self.put_url(&path, "proxy_url", format!("http://{host}:{port}"));
+        }
+    }
+
+    /// Refuses a user name that basic authentication cannot send.
+    fn check_username(&mut self, path: &str, username: &str) {
+        if username.contains(':') {
+            self.wrong(path, "contains a colon, which a user name cannot");
         }
     }
 
@@ -201,26 +293,28 @@ impl<'a> Writer<'a> {
                 "cf.api_host",
                 "is a URL, which Promregator refuses: write a host",
             );
+        } else if self.whole.look("cf.api_host").is_some() {
+            self.put_url("cf.api_host", "api", format!("https://{host}"));
         }
-        self.put("api", format!("https://{host}"));
-        let username = self.value("cf.username");
-        self.put("username", username.unwrap_or("${CF_USERNAME}".to_owned()));
-        let password = self.value("cf.password");
-        self.put("password", password.unwrap_or("${CF_PASSWORD}".to_owned()));
+        for key in ["username", "password"] {
+            let path = format!("cf.{key}");
+            let value = self.filled(&path).unwrap_or_else(|| {
+                let variable = format!("CF_{}", key.to_uppercase());
+                self.note(format!("{path} is missing: set {variable}."));
+                format!("${{{variable}}}")
+            });
+            self.put(key, value);
+        }
         if self.flag("cf.skipSslValidation") {
             self.put("tls.insecure_skip_verify", true);
             self.note(
                 "cf.skipSslValidation is tls.insecure_skip_verify: tls.ca_file would be safe.",
             );
         }
-        let host = self.value("cf.proxy.host");
-        let port = self.number("cf.proxy.port");
-        if let (Some(host), Some(port)) = (host, port) {
-            self.put("proxy_url", format!("http://{host}:{port}"));
-        }
+        self.put_proxy("cf.proxy");
         let longest = ["org", "space", "appInSpace", "domain", "route", "process"]
             .into_iter()
-            .filter_map(|kind| self.number(&format!("cf.request.timeout.{kind}")))
+            .filter_map(|kind| self.number::<u32>(&format!("cf.request.timeout.{kind}")))
             .max();
         if let Some(longest) = longest {
             // A page holds 5000 objects here, and 100 in Promregator.
@@ -230,7 +324,7 @@ impl<'a> Writer<'a> {
             self.note("cf.request.rateLimit has no counterpart: requests keep to the rate limit that the platform announces; see rate_limit_share.");
         }
         // The shortest time of the cache decided how fast Promregator noticed scaling.
-        if let Some(seconds) = self.number("cf.cache.timeout.process") {
+        if let Some(seconds) = self.number::<u32>("cf.cache.timeout.process") {
             self.note(format!("cf.cache.timeout.process was {seconds} s: processes are read every 15 s unless refresh_interval says otherwise."));
         }
     }
@@ -245,7 +339,13 @@ impl<'a> Writer<'a> {
         let mut ids = BTreeSet::new();
         for (at, mut table) in named.enumerate() {
             let path = format!("promregator.targetAuthenticators[{at}]");
-            match table.text("id") {
+            let id = table.text("id").filter(|id| !id.is_empty());
+            let id = id.and_then(|id| self.resolve(&format!("{path}.id"), &id));
+            match id {
+                Some(id) if has_variable(&id) => {
+                    let what = "depends on a variable, which a name here cannot";
+                    self.wrong(&format!("{path}.id"), what);
+                }
                 Some(id) if !ids.insert(id.clone()) => {
                     self.wrong(&path, format!("has the id {id:?}, as another one has"));
                 }
@@ -265,12 +365,16 @@ impl<'a> Writer<'a> {
 
     /// Writes the selectors.
     fn targets(&mut self) {
-        let internal = self.number("promregator.defaultInternalRoutePort");
+        let internal = self.number::<u16>("promregator.defaultInternalRoutePort");
         let default = self.authenticators.first().and_then(|(name, _, table)| {
             let kind = table.look("type")?.to_lowercase();
             (!["", "none", "null"].contains(&&*kind)).then(|| name.clone())
         });
         let targets = self.document.tables("promregator.targets");
+        if targets.len() > MAX_SELECTORS {
+            let what = format!("has more than {MAX_SELECTORS} entries");
+            self.wrong("promregator.targets", what);
+        }
         if targets.is_empty() {
             self.note(
                 "promregator.targets is empty: all applications that the user may see are targets.",
@@ -304,8 +408,9 @@ impl<'a> Writer<'a> {
                 let Some(text) = text.and_then(|text| self.resolve(&path, &text)) else {
                     continue;
                 };
-                if key.ends_with("_regex") && !text.contains("${") {
-                    self.check(&path, &text.replace("$$", "$"));
+                if key.ends_with("_regex") {
+                    // As a selector compiles it.
+                    self.check(&path, &format!("(?i:{text})"));
                 }
                 self.put(&key, text);
             }
@@ -324,24 +429,31 @@ impl<'a> Writer<'a> {
             if annotations.is_some_and(|it| it.eq_ignore_ascii_case("true")) {
                 self.put("annotations", "prometheus.io/");
                 self.put("opt_in", true);
+                // Promregator does not read them, and may scrape an application whose other port
+                // no route leads to.
+                let others = ["port", "scheme", "scrape_interval", "scrape_timeout"];
+                self.put("ignore_annotations", others.to_vec());
             }
             let mut patterns = Vec::new();
             for (number, pattern) in target.texts("preferredRouteRegex").into_iter().enumerate() {
                 let path = format!("{at}.preferredRouteRegex[{number}]");
-                self.check(&path, &pattern);
-                patterns.extend(self.resolve(&path, &pattern));
+                if let Some(pattern) = self.resolve(&path, &pattern) {
+                    self.check(&path, &pattern);
+                    patterns.push(pattern);
+                }
             }
             if !patterns.is_empty() {
                 self.put("preferred_routes", patterns);
             }
             let port = target.text("internalRoutePort");
-            let port = port
-                .and_then(|it| it.trim().parse().ok())
-                .filter(|it| *it > 0);
+            let path = format!("{at}.internalRoutePort");
+            let port = port.and_then(|it| self.resolve(&path, &it));
+            let port = port.and_then(|it| self.parse::<u16>(&path, &it));
             if let Some(port) = port.or(internal) {
                 self.put("port", i64::from(port));
             }
-            let id = target.text("authenticatorId");
+            let id = target.text("authenticatorId").filter(|id| !id.is_empty());
+            let id = id.and_then(|id| self.resolve(&format!("{at}.authenticatorId"), &id));
             if let Some(id) = &id
                 && !self.authenticators.iter().skip(1).any(|it| it.0 == *id)
             {
@@ -374,8 +486,12 @@ impl<'a> Writer<'a> {
             "socketReadTimeout",
         ];
         let [longest, connect, read] =
-            longest.map(|key| self.number(&format!("promregator.scraping.{key}")));
+            longest.map(|key| self.number::<u32>(&format!("promregator.scraping.{key}")));
         let longest = longest.unwrap_or(5000);
+        if longest > LONGEST {
+            let what = "is longer than a day";
+            self.wrong("promregator.scraping.maxProcessingTime", what);
+        }
         let timeout = read.map_or(longest, |read| read.min(longest));
         self.put("scrape_timeout", format!("{longest}ms"));
         if longest > INTERVAL {
@@ -385,16 +501,13 @@ impl<'a> Writer<'a> {
         if let Some(connect) = connect {
             self.put("connect_timeout", format!("{}ms", connect.min(longest)));
         }
-        let host = self.value("promregator.scraping.proxy.host");
-        let port = self.number("promregator.scraping.proxy.port");
-        if let (Some(host), Some(port)) = (host, port) {
-            self.put("proxy_url", format!("http://{host}:{port}"));
-        }
+        self.put_proxy("promregator.scraping.proxy");
         let authenticators = std::mem::take(&mut self.authenticators);
         for (at, (id, path, table)) in authenticators.into_iter().enumerate() {
             self.authenticator(&id, &path, table, at == 0);
         }
         self.face(timeout);
+        self.sink();
     }
 
     /// Writes the credentials for applications with this name.
@@ -418,13 +531,13 @@ impl<'a> Writer<'a> {
         };
         let header = format!("[sources.{NAME}.authenticators.{}", quoted(id));
         let mut values = Vec::new();
+        let at = |theirs: &str| format!("{path}.{group}.{theirs}");
         let mut take = |this: &mut Self, theirs: &str| {
             let text = table.text(&format!("{group}.{theirs}"));
-            let path = format!("{path}.{group}.{theirs}");
             match text {
-                Some(text) => this.resolve(&path, &text),
-                None => {
-                    this.wrong(&path, "is missing");
+                Some(text) if !text.is_empty() => this.resolve(&at(theirs), &text),
+                _ => {
+                    this.wrong(&at(theirs), "is missing");
                     None
                 }
             }
@@ -433,6 +546,9 @@ impl<'a> Writer<'a> {
             "basic" => {
                 for key in ["username", "password"] {
                     values.push((key, take(self, key)));
+                }
+                if let Some((_, Some(username))) = values.first() {
+                    self.check_username(&at("username"), username);
                 }
                 self.header(&format!("{header}.basic_auth]"));
             }
@@ -451,54 +567,57 @@ impl<'a> Writer<'a> {
             }
         }
         for (key, value) in values {
-            if let Some(value) = value {
-                self.put(key, value);
+            match value {
+                Some(url) if key == "token_url" => self.put_url(&at(key), key, url),
+                Some(value) => self.put(key, value),
+                None => {}
             }
         }
-        let scopes = table.texts(&format!("{group}.scopes"));
-        let scopes = scopes
-            .iter()
-            .flat_map(|it| it.split([',', ' ', '\t', '\n']));
-        let scopes: Vec<String> = scopes
-            .filter(|it| !it.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let mut scopes = Vec::new();
+        for text in table.texts(&format!("{group}.scopes")) {
+            let text = self.resolve(&at("scopes"), &text).unwrap_or_default();
+            let parts = text.split([',', ' ', '\t', '\n', '\r']);
+            scopes.extend(parts.filter(|it| !it.is_empty()).map(str::to_owned));
+        }
         if !scopes.is_empty() {
             self.put("scopes", scopes);
         }
         if group == "oauth2xsuaaCertificate" {
-            self.put("tls.cert_file", format!("{id}.crt"));
-            self.put("tls.key_file", format!("{id}.key"));
-            self.note(format!("{path}: write client_certificates to {id}.crt and client_key to {id}.key, beside the configuration."));
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            let file = id.replace(|c| !plain(c), "_");
+            self.put("tls.cert_file", format!("{file}.crt"));
+            self.put("tls.key_file", format!("{file}.key"));
+            self.note(format!("{path}: write client_certificates to {file}.crt and client_key to {file}.key, beside the configuration."));
         }
     }
 
     /// Writes the address of Promregator's paths.
     fn face(&mut self, timeout: u32) {
-        let basic = ["discovery", "endpoint", "metrics", "cache.invalidate"].map(|place| {
-            let kind = self.value(&format!("promregator.{place}.auth"));
-            kind.is_some_and(|it| it.eq_ignore_ascii_case("basic"))
-        });
-        let username = self.value("promregator.authentication.basic.username");
-        let password = self.value("promregator.authentication.basic.password");
         self.header(&format!("[sources.{NAME}.expose]"));
-        let port = self.number("server.port").unwrap_or(8080);
-        let address = self.value("server.address");
+        let port = self.number::<u16>("server.port").unwrap_or(8080);
+        let address = self.filled("server.address");
         let address = match address.as_deref() {
             None => "0.0.0.0".to_owned(),
             Some("localhost") => "127.0.0.1".to_owned(),
-            Some(address) if address.contains(':') && !address.starts_with('[') => {
-                format!("[{address}]")
-            }
-            Some(address) => address.to_owned(),
+            Some(address) => bracketed(address),
         };
-        self.put("address", format!("{address}:{port}"));
+        let address = format!("{address}:{port}");
+        if !has_variable(&address)
+            && let Err(what) = address.parse::<Address>()
+        {
+            self.wrong("server.address", what);
+        }
+        self.put("address", address);
         self.put("timeout", format!("{timeout}ms"));
-        let host = self.value("promregator.discovery.hostname");
-        let its_port = self.number("promregator.discovery.port");
+        let host = self.filled("promregator.discovery.hostname");
+        let its_port = self.number::<u16>("promregator.discovery.port");
         match (host, its_port) {
             (Some(host), its_port) => {
                 let its_port = its_port.unwrap_or(port);
+                if host.contains(['/', ' ']) {
+                    self.wrong("promregator.discovery.hostname", "is not a name of a host");
+                }
+                let host = bracketed(&host);
                 self.put("discovery_address", format!("{host}:{its_port}"));
             }
             (None, Some(its_port)) => self.note(format!("promregator.discovery.port is {its_port}, without a hostname: discovery_address takes both.")),
@@ -508,26 +627,54 @@ impl<'a> Writer<'a> {
         if own.is_some_and(|it| it.eq_ignore_ascii_case("false")) {
             self.put("own_metrics", false);
         }
-        if basic.contains(&true) {
-            let username = username.unwrap_or_else(|| NAME.to_owned());
-            self.put("basic_auth.username", username);
-            let password = password.unwrap_or_else(|| {
-                self.note("promregator.authentication.basic.password is missing: set PROMREGATOR_PASSWORD, since no random password is made.");
-                "${PROMREGATOR_PASSWORD}".to_owned()
-            });
-            self.put("basic_auth.password", password);
-            if basic.contains(&false) {
-                self.note("some of Promregator's paths asked for a password and some did not: here all do.");
+        self.face_auth();
+    }
+
+    /// Writes the credentials that Promregator's paths ask for, and the endpoints that ask for none.
+    fn face_auth(&mut self) {
+        let username = self.filled("promregator.authentication.basic.username");
+        let password = self.filled("promregator.authentication.basic.password");
+        let mut open: Vec<&str> = Vec::new();
+        for (place, endpoints) in [
+            ("discovery", &["discovery"][..]),
+            ("endpoint", &["single_target_metrics", "metrics"]),
+            ("metrics", &["promregator_metrics"]),
+            ("cache.invalidate", &["cache_invalidate"]),
+        ] {
+            let kind = self.value(&format!("promregator.{place}.auth"));
+            if !kind.is_some_and(|it| it.eq_ignore_ascii_case("basic")) {
+                open.extend(endpoints);
             }
         }
-        // Without push, batches go nowhere; a source without any sink would cause a warning.
+        if open.len() == ENDPOINTS {
+            return;
+        }
+        if !open.is_empty() {
+            self.put("without_auth", open);
+        }
+        let username = username.unwrap_or_else(|| NAME.to_owned());
+        self.check_username("promregator.authentication.basic.username", &username);
+        self.put("basic_auth.username", username);
+        let password = password.unwrap_or_else(|| {
+            self.note("promregator.authentication.basic.password is missing: set PROMREGATOR_PASSWORD, since no random password is made.");
+            "${PROMREGATOR_PASSWORD}".to_owned()
+        });
+        self.put("basic_auth.password", password);
+    }
+
+    /// Writes a sink: without push, batches go nowhere, and a source without any sink would cause a
+    /// warning.
+    fn sink(&mut self) {
         self.header("[sinks.nowhere]");
         self.put("type", "blackhole");
         self.put("inputs", vec![NAME]);
     }
 
+    /// Checks a pattern, unless it depends on variables.
     fn check(&mut self, path: &str, pattern: &str) {
-        if let Err(error) = Regex::new(pattern) {
+        if !has_variable(pattern)
+            && let Err(error) = Regex::new(&pattern.replace("$$", "$"))
+        {
             self.wrong(path, format!("{error}: write it in the syntax of Go"));
         }
     }
@@ -558,7 +705,62 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// A name as the key of a TOML table.
+/// A resolved name as the key of a TOML table, in which a dollar sign is nothing special.
 fn quoted(name: &str) -> String {
-    Value::from(name).to_string()
+    let name = name.replace("$$", "$");
+    // A string of JSON is one of TOML: both escape quotes and control characters alike.
+    serde_json::Value::from(name)
+        .to_string()
+        .replace('\u{7f}', "\\u007f")
 }
+
+/// A text in which a dollar sign begins no variable.
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// Whether a text that was resolved has variables.
+fn has_variable(text: &str) -> bool {
+    text.replace("$$", "").contains("${")
+}
+
+/// A resolved text with `x` in place of each variable.
+fn filled_in(text: &str) -> String {
+    // No value holds control characters: one stands for a dollar sign.
+    let text = text.replace("$$", "\u{1}");
+    let mut parts = text.split("${");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push('x');
+        out.push_str(part.split_once('}').map_or("", |(_, behind)| behind));
+    }
+    out.replace('\u{1}', "$")
+}
+
+/// A host as part of an address.
+fn bracketed(host: &str) -> String {
+    match host.contains(':') && !host.starts_with('[') && !has_variable(host) {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    }
+}
+
+/// Splits a text at the brace that closes one before it.
+fn closed(text: &str) -> Option<(&str, &str)> {
+    let mut open = 0usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 0 => return Some((&text[..at], &text[at + 1..])),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Numbers of the file.
+trait Number: FromStr + Default + PartialEq {}
+
+impl Number for u16 {}
+impl Number for u32 {}

@@ -1,5 +1,7 @@
 //! The meaning of answers, by status.
 
+use http::header::RETRY_AFTER;
+
 use metrifold_base::Endpoint;
 use metrifold_http::{ClientConfig, ClientTls};
 use metrifold_model::Kind;

@@ -56,6 +56,8 @@ pub struct Manner {
     pub token_life: f64,
     /// A refresh token is valid for one use.
     pub single_use: bool,
+    /// UAA holds its answers back until its endpoint is released.
+    pub uaa_hangs: bool,
     /// The router supports `X-CF-PROCESS-INSTANCE`.
     pub process_header: bool,
     /// The root of the API lists no links, as before API 3.
@@ -162,6 +164,7 @@ impl State {
                 published_limit: Some((20_000_000, 30)),
                 token_life: 1199.0,
                 single_use: true,
+                uaa_hangs: false,
                 process_header: true,
                 without_links: false,
                 auditor: false,

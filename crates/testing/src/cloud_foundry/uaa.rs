@@ -26,7 +26,11 @@ pub(super) fn answer(state: &mut State, seen: &Seen) -> Does {
             Reply::new(401).body(body.to_string())
         }
     };
-    reply.header("content-type", "application/json").into()
+    let reply = reply.header("content-type", "application/json");
+    match state.manner.uaa_hangs {
+        true => Does::Hang(reply),
+        false => reply.into(),
+    }
 }
 
 fn token(state: &mut State, seen: &Seen) -> Result<Value, (&'static str, &'static str)> {

@@ -18,6 +18,14 @@ pub(super) struct Catalogue {
     by_instance: HashMap<(String, String), Vec<usize>>,
 }
 
+/// Part of the providers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    None,
+    Some,
+    All,
+}
+
 /// A target, and its scrape.
 pub(super) struct Entry {
     pub(super) discovered: Target,
@@ -45,10 +53,14 @@ impl Catalogue {
         }
     }
 
-    /// Whether some provider has not answered yet.
-    pub(super) fn is_unknown(&self) -> bool {
-        let mut standings = self.of.iter().map(|it| it.standing());
-        standings.any(|it| it == Standing::Unknown)
+    /// How many of the providers have answered.
+    pub(super) fn known(&self) -> Part {
+        let standings = self.of.iter().map(|it| it.standing());
+        match standings.filter(|it| *it != Standing::Unknown).count() {
+            0 => Part::None,
+            known if known < self.of.len() => Part::Some,
+            _ => Part::All,
+        }
     }
 
     /// Whether it was made from these snapshots.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use metrifold_http::{Request, Response, answer};
 
 use super::super::expose::ExposeKeys;
-use super::catalogue::{Catalogue, Entry};
+use super::catalogue::{Catalogue, Entry, Part};
 use super::{Face, RETRY_AFTER, page};
 
 const OWN_PATH: &str = "/promregatorMetrics";
@@ -34,8 +34,14 @@ struct Group<'a> {
 
 impl Face {
     pub(super) fn discovery(&self, catalogue: &Catalogue, request: &Request) -> Response {
-        if catalogue.is_unknown() {
-            // Prometheus keeps its targets when it gets an error.
+        let waits = match catalogue.known() {
+            Part::None => true,
+            // Those that are missing may be known within moments, and Prometheus keeps its targets
+            // when it gets an error. They must not keep the others from being scraped for ever.
+            Part::Some => self.started.elapsed() < self.keys.discovery_grace.0,
+            Part::All => false,
+        };
+        if waits {
             let text = "targets are not known yet";
             return answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER, text);
         }

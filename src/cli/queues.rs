@@ -157,7 +157,7 @@ fn adopt(config: &Config, old: &str, new: &str) -> u8 {
             "sink {old} reads its queue: rename or remove it in the configuration first"
         ));
     }
-    if !queues::is_read(config, new) {
+    if !queues::is_declared(config, new) {
         return refuse(&format!(
             "there is no sink {new} with a queue on disk in the configuration"
         ));

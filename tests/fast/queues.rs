@@ -92,6 +92,36 @@ fn a_renamed_sinks_queue_is_warned_of_and_adopted_with_its_accounts() {
 }
 
 #[test]
+fn a_sink_whose_queue_is_in_memory_now_delivers_first_what_its_queue_on_disk_has_left() {
+    let mut child = with_backlog();
+    child.kill();
+    let endpoint = Endpoint::healthy();
+    let in_memory = config("old", &endpoint.url()).replace("\"disk\"", "\"memory\"");
+    edit(&child, &in_memory);
+    let checked = said(&ask(&child, &["validate"]));
+    assert!(!checked.contains("no sink reads"), "{checked}");
+    let listed = said(&ask(&child, &["queues", "list"]));
+    assert!(
+        listed.contains("old: read by the sink of this name\n  3 batches"),
+        "{listed}"
+    );
+
+    child.start_again();
+    let mut sender = Sender::new(child.ingest);
+    for time in 4..=6 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    until_so("all of it is delivered", || endpoint.accepted().len() >= 6);
+    assert_eq!(endpoint.accepted(), ups(1..=6), "in order");
+    until_so("it is booked", || {
+        let ledger = child.get("/api/v1/ledger").json();
+        ledger["balances"] == true && ledger["sinks"][0]["total"]["delivered"]["batches"] == 6
+    });
+    assert_eq!(child.metric("metrifold_orphaned_queues", &[]), 0.0);
+    assert!(child.terminate().success(), "{}", child.log());
+}
+
+#[test]
 fn a_reload_that_renames_a_sink_says_what_it_leaves_behind() {
     let child = with_backlog();
     edit(&child, &config("new", &nobody()));

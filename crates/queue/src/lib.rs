@@ -156,6 +156,18 @@ impl QueueConfig {
         }
     }
 
+    /// The settings of a queue on disk with files of `bytes` that an earlier process has left to a
+    /// sink whose queue is in memory now: newer batches pass through it until it is empty, so it has
+    /// the room of the queue in memory beside what it holds.
+    pub fn leftover(&self, bytes: u64) -> disk::Options {
+        disk::Options {
+            max_bytes: bytes + self.max_bytes().0.max(disk::MIN_BYTES),
+            max_age: Some(MAX_AGE.0),
+            drop_oldest: false,
+            sync: disk::SyncPolicy::Batch,
+        }
+    }
+
     /// Reports values that are out of bounds or do not fit together.
     pub fn validate(&self, required: bool, problems: &mut Problems) {
         let least = match self.kind {

@@ -47,7 +47,7 @@ use metrifold_base::RateMeter;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Tenant, Ticket};
 
-use crate::disk::{DiskQueue, Entry, OpenError, Snapshot};
+use crate::disk::{DiskQueue, Entry, OpenError, Options, Snapshot};
 use crate::{Accounts, Incoming, Queue, QueueConfig, Queued, Tracked};
 
 use backlog::Backlog;
@@ -142,7 +142,7 @@ fn key(tenant: &Option<Tenant>) -> Tenant {
 }
 
 impl Spill {
-    /// Opens the queue in a directory; starts only its writer.
+    /// Opens the queue in a directory with these options; starts only its writer.
     ///
     /// # Errors
     ///
@@ -150,13 +150,14 @@ impl Spill {
     pub fn open(
         sink: Arc<str>,
         path: PathBuf,
-        (config, required): (QueueConfig, bool),
+        config: QueueConfig,
+        options: Options,
         queue: Arc<Queue<Queued>>,
         accounts: Arc<Accounts>,
     ) -> Result<Arc<Self>, OpenError> {
         let watch = Arc::new(Watch::default());
         let listener = tasks::listener(sink.clone(), watch.clone());
-        let disk = DiskQueue::open(path.clone(), config.disk(required), listener)?;
+        let disk = DiskQueue::open(path.clone(), options, listener)?;
         let mut counted = disk.snapshot().total.dropped;
         // Losses that the opening has found are not counted in metrics yet.
         let lost = Tally {

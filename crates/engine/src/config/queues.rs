@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use metrifold_queue::QueueConfig;
 use metrifold_queue::disk::{OpenError, Survey, survey};
 
 use super::{Config, Diagnostic};
@@ -39,13 +40,20 @@ fn all(config: &Config) -> Option<PathBuf> {
     Some(config.data_dir.as_ref()?.join("queues"))
 }
 
-/// Whether a sink of this name has a queue on disk.
+/// Whether a sink of this name delivers what is in the queue on disk: one whose queue is in memory
+/// now delivers what an earlier process has left there.
 pub fn is_read(config: &Config, sink: &str) -> bool {
-    let sink = config
-        .sinks
-        .get(sink)
-        .and_then(|node| node.config.metrics());
-    sink.is_some_and(|sink| sink.queue().is_disk())
+    queue(config, sink).is_some()
+}
+
+/// Whether a sink of this name has a queue on disk.
+pub fn is_declared(config: &Config, sink: &str) -> bool {
+    queue(config, sink).is_some_and(|queue| queue.is_disk())
+}
+
+fn queue(config: &Config, sink: &str) -> Option<QueueConfig> {
+    let node = config.sinks.get(sink)?;
+    Some(node.config.metrics()?.queue())
 }
 
 /// The names of the directories that hold queues, sorted.

@@ -23,7 +23,7 @@ use metrifold_codec::remote_write::{
     CompanionBounds, Companions, CompressionChoice, DecodeError, GivenUp,
 };
 use metrifold_model::{Outcome, Tenant, Ticket};
-use metrifold_queue::disk::OpenError;
+use metrifold_queue::disk::{OpenError, survey};
 use metrifold_queue::{
     Accounts, InFlight, Lane, OrderedBy, Progress, Queue, QueueConfig, Queued, Spill, Tracked,
     WhenFull,
@@ -142,8 +142,7 @@ impl Edge {
         };
         let opened = match pipe.spill.get() {
             Some(_) => None,
-            None if !queue.is_disk() => None,
-            None => Some(open(&id, &pipe, queue, required, folder)?),
+            None => open(&id, &pipe, queue, required, folder)?,
         };
         Ok(Arc::new(Self {
             id,
@@ -287,19 +286,23 @@ impl Pipe {
     }
 }
 
-/// Opens the queue on disk of a sink.
+/// Opens the queue on disk of a sink, if it has one: by its configuration, or because an earlier
+/// process, in which the sink had one, has left batches there.
 fn open(
     id: &Arc<str>,
     pipe: &Pipe,
     config: QueueConfig,
     required: bool,
     folder: Option<&Path>,
-) -> Result<Arc<Spill>, BuildError> {
-    let folder = folder.ok_or_else(|| BuildError::new("queue", "there is no data_dir"))?;
-    let (queue, accounts) = (pipe.queue.clone(), pipe.accounts.clone());
-    let path = folder.to_path_buf();
-    Spill::open(id.clone(), path, (config, required), queue, accounts).map_err(|error| {
-        let place = folder.display();
+) -> Result<Option<Arc<Spill>>, BuildError> {
+    let Some(folder) = folder else {
+        return match config.is_disk() {
+            true => Err(BuildError::new("queue", "there is no data_dir")),
+            false => Ok(None),
+        };
+    };
+    let place = folder.display();
+    let failed = |error: OpenError| {
         let reason = match error {
             OpenError::Locked => format!(
                 "{place} is in use, by another process or by a sink of this name that a reload has removed and that still drains"
@@ -307,7 +310,27 @@ fn open(
             error => format!("{place}: {error}"),
         };
         BuildError::new("queue", reason)
-    })
+    };
+    let options = match config.is_disk() {
+        true => config.disk(required),
+        false => match left_behind(folder).map_err(failed)? {
+            Some(bytes) => config.leftover(bytes),
+            None => return Ok(None),
+        },
+    };
+    let (queue, accounts) = (pipe.queue.clone(), pipe.accounts.clone());
+    let path = folder.to_path_buf();
+    let opened = Spill::open(id.clone(), path, config, options, queue, accounts);
+    opened.map(Some).map_err(failed)
+}
+
+/// The size of the queue in a folder, if it holds undelivered batches.
+fn left_behind(folder: &Path) -> Result<Option<u64>, OpenError> {
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let found = survey(folder)?;
+    Ok((found.queued.batches > 0).then_some(found.bytes))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Restarts with a backlog of any size, in any mix of lanes.
+//! Restarts with a backlog of any size, in any mix of lanes, of a sink whose queue may be on disk or in
+//! memory from one life to the next.
 
 use metrifold_queue::disk::{Append, DiskQueue};
 use metrifold_queue::now_millis;
@@ -85,7 +86,13 @@ impl Life {
     }
 }
 
-async fn restart(seed: u64) {
+/// An edge whose queue is in memory, over the folder of an earlier life.
+fn open_in_memory(folder: &Path, telemetry: &Telemetry) -> Arc<Edge> {
+    let text = "required = true\nqueue = { type = \"memory\" }";
+    edge(text, Some(folder), telemetry)
+}
+
+async fn restart(seed: u64, may_be_in_memory: bool) {
     let folder = tempfile::tempdir().unwrap();
     let telemetry = Telemetry::new();
     let mut state = seed;
@@ -93,10 +100,13 @@ async fn restart(seed: u64) {
     let mut delivered = BTreeMap::new();
     leave(folder.path(), &mut next, &mut state).await;
     for life in 0..4 {
-        let mut this = Life {
-            edge: open(folder.path(), &telemetry),
-            under_way: Vec::new(),
+        let in_memory = may_be_in_memory && random(&mut state, 2) == 0;
+        let edge = match in_memory {
+            true => open_in_memory(folder.path(), &telemetry),
+            false => open(folder.path(), &telemetry),
         };
+        let under_way = Vec::new();
+        let mut this = Life { edge, under_way };
         for _ in 0..random(&mut state, 300) {
             if random(&mut state, 2) == 0 {
                 this.push(&mut next, &mut state);
@@ -115,10 +125,56 @@ async fn restart(seed: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_with_any_backlog_keeps_the_order_of_every_lane() {
-    let restarts = (1..=8).map(|seed| tokio::spawn(restart(seed * 0x9e37_79b9)));
+async fn restarts(may_be_in_memory: bool) {
+    let seeds = (1..=8).map(|seed| seed * 0x9e37_79b9);
+    let restarts = seeds.map(|seed| tokio::spawn(restart(seed, may_be_in_memory)));
     for restart in restarts.collect::<Vec<_>>() {
         restart.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_any_backlog_keeps_the_order_of_every_lane() {
+    restarts(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_that_move_the_queue_between_disk_and_memory_keep_the_order_of_every_lane() {
+    restarts(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_in_memory_starts_behind_what_a_queue_on_disk_has_left_and_uses_the_disk_no_longer()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let telemetry = Telemetry::new();
+    let (mut next, mut delivered) = (BTreeMap::new(), BTreeMap::new());
+    let mut state = 0x9e37_79b9;
+    leave(folder.path(), &mut next, &mut state).await;
+    let left: u64 = next.values().sum();
+    let edge = open_in_memory(folder.path(), &telemetry);
+    assert_eq!(edge.pipe.ledger().total.queued.batches, left);
+    let under_way = Vec::new();
+    let mut life = Life { edge, under_way };
+    for _ in 0..100 {
+        life.push(&mut next, &mut state);
+    }
+    while life.deliver(&mut delivered, &mut state).await {}
+    life.under_way.clear();
+    for (sender, numbers) in &delivered {
+        let sent: Vec<_> = (0..next[sender]).collect();
+        assert_eq!(*numbers, sent, "sender {sender}");
+    }
+    // From here on, a batch is in memory alone.
+    let end_of_disk = || life.edge.pipe.spill.get().unwrap().disk().end();
+    let before = end_of_disk();
+    for _ in 0..100 {
+        life.push(&mut next, &mut state);
+    }
+    assert_eq!(end_of_disk(), before);
+    end(&life.edge, false).await;
+
+    // Nothing is left, so the folder is not opened again.
+    let edge = open_in_memory(folder.path(), &telemetry);
+    assert_eq!(edge.folder(), None);
 }

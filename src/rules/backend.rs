@@ -153,6 +153,9 @@ impl fmt::Debug for Backend {
     }
 }
 
+/// Stamp of every file that is too large to be read: two such files are not told apart.
+const TOO_LARGE: &str = "too large";
+
 /// Why a request to the backend failed.
 #[derive(Debug)]
 enum Failed {
@@ -186,6 +189,7 @@ impl Failed {
             Self::TooLarge(max) => ObjectError::TooLarge {
                 key: key.to_owned(),
                 max,
+                stamp: TOO_LARGE.to_owned(),
             },
             failed => ObjectError::Store {
                 action,
@@ -248,6 +252,15 @@ impl Requester {
             stamp: Version::of(&text).to_string(),
             text: text.to_vec(),
         }))
+    }
+
+    /// Reads the stamp of a tenant's file, which may be too large.
+    async fn any_stamp(&self, tenant: &str) -> Stamp {
+        match self.fetch(tenant).await {
+            Ok(found) => Ok(found.map(|object| object.stamp)),
+            Err(Failed::TooLarge(_)) => Ok(Some(TOO_LARGE.to_owned())),
+            Err(failed) => Err(failed),
+        }
     }
 
     /// Reads the stamp of a tenant's file.
@@ -341,10 +354,8 @@ impl Backend {
             let reason = "a rules backend has one file per tenant, which is called \"rules\"";
             return Err(ObjectError::Refused(reason.to_owned()));
         };
-        let current = self
-            .fetch(tenant)
-            .map_err(|failed| failed.of(action, key))?;
-        let stamp = current.map(|current| current.stamp);
+        let stamp = self.runtime.block_on(self.requester.any_stamp(tenant));
+        let stamp = stamp.map_err(|failed| failed.of(action, key))?;
         let holds = match expected {
             Expected::Any => true,
             Expected::Absent => stamp.is_none(),
@@ -401,14 +412,10 @@ impl Objects for Backend {
         }
         let tenant = rest.trim_end_matches('/');
         if !tenant.is_empty() {
-            let found = self
-                .fetch(tenant)
-                .map_err(|failed| failed.of("read", tenant))?;
-            let stamp = found.map(|found| Ok(found.stamp));
-            return Ok(stamp
-                .into_iter()
-                .filter_map(|stamp| listed(tenant, stamp))
-                .collect());
+            let stamp = self.runtime.block_on(self.requester.any_stamp(tenant));
+            let stamp = stamp.map_err(|failed| failed.of("read", tenant))?;
+            let found = stamp.and_then(|stamp| listed(tenant, Ok(stamp)));
+            return Ok(found.into_iter().collect());
         }
         let tenants = locked(&self.known).clone();
         let mut stamps = self.stamps(tenants);
@@ -442,6 +449,7 @@ impl Objects for Backend {
             Some(object) if object.text.len() > max => Err(ObjectError::TooLarge {
                 key: key.to_owned(),
                 max,
+                stamp: object.stamp,
             }),
             found => Ok(found),
         }

@@ -63,6 +63,8 @@ keys! {
         timeout: Period = default("60s"),
         /// Maximum number of tenants whose rules are pushed to a ruler concurrently, with `push_url`.
         max_pushes: usize = default(8),
+        /// What is put in front of a file's name to name its namespace, with `push_url`. Namespaces that begin with it belong to this sink, which removes what is not wanted in them, and no others are touched. With an empty text, all namespaces of its tenants belong to it.
+        namespace_prefix: String = default("metrifold-"),
         /// How often the state of the loaded rules is read from the rulers.
         status_interval: Period = default("30s"),
         /// Maximum size of a ruler's answer that lists its rules.
@@ -140,7 +142,7 @@ impl BuildSink<Rules> for RulerConfig {
                 name: names[at].clone(),
                 metrics: cx.metrics.clone(),
                 shard: Shard::new(names.clone(), at),
-                way: ruler.way(client, self.max_pushes)?,
+                way: ruler.way(client, self.max_pushes, &self.namespace_prefix)?,
                 statuses: Statuses::new(names[at].clone()),
                 interval: self.status_interval.0,
             })

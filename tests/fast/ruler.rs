@@ -37,6 +37,8 @@ struct Ruler {
     had: Arc<Mutex<Vec<BTreeSet<String>>>>,
     /// Number of reloads before the ruler fails: `usize::MAX` if it does not.
     fails_after: Arc<AtomicUsize>,
+    /// Whether the ruler does not tell what it has.
+    is_mute: Arc<AtomicBool>,
     /// Whether the ruler says of a reload that it is done, and keeps what it had.
     is_stuck: Arc<AtomicBool>,
 }
@@ -103,7 +105,9 @@ impl Ruler {
         let had: Arc<Mutex<Vec<BTreeSet<String>>>> = Arc::default();
         let fails_after = Arc::new(AtomicUsize::new(usize::MAX));
         let is_stuck = Arc::new(AtomicBool::new(false));
+        let is_mute = Arc::new(AtomicBool::new(false));
         let (having, left, stuck) = (had.clone(), fails_after.clone(), is_stuck.clone());
+        let mute = is_mute.clone();
         let endpoint = Endpoint::new(move |seen: &Seen| match seen.path.as_str() {
             "/-/reload" if busy.load(Ordering::SeqCst) => Reply::new(503),
             "/-/reload" if stuck.load(Ordering::SeqCst) => Reply::new(200).body(""),
@@ -133,6 +137,7 @@ impl Ruler {
                     }
                 }
             }
+            _ if mute.load(Ordering::SeqCst) => Reply::new(500).body("not now"),
             _ => {
                 let groups = loaded.lock().unwrap().clone();
                 let answer = json!({ "status": "success", "data": { "groups": groups } });
@@ -147,6 +152,7 @@ impl Ruler {
             is_busy,
             had,
             fails_after,
+            is_mute,
             is_stuck,
         }
     }
@@ -607,6 +613,36 @@ fn rules_that_no_ruler_has_judged_before_a_restart_are_not_taken_for_good_ones()
 }
 
 #[test]
+fn a_ruler_that_does_not_tell_what_it_has_is_not_given_less_to_find_out() {
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        ruler.is_busy.store(true, Ordering::SeqCst);
+        store.put("a", &[("ggg", "fine_a")]);
+        store.put("b", &[("ggg", "bad_b")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("they are written, and the ruler does not reload", || {
+            ruler.has("bad_b") && ruler.reloads() > 0
+        });
+        drop(program);
+        ruler.is_busy.store(false, Ordering::SeqCst);
+        ruler.is_mute.store(true, Ordering::SeqCst);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        program.until_logged("not now");
+        let reloads = ruler.reloads();
+        until_so("it is tried again", || ruler.reloads() > reloads);
+        assert_eq!(*ruler.had.lock().unwrap(), [] as [BTreeSet<String>; 0]);
+        ruler.is_mute.store(false, Ordering::SeqCst);
+        let state = |tenant: &str| {
+            status(&program, tenant)["files"][0]["groups"][0]["rulers"][0]["state"].clone()
+        };
+        until_so("the one at fault is found", || {
+            state("a") == "loaded" && state("b") == "refused"
+        });
+    }
+}
+
+#[test]
 fn of_two_rulers_each_has_its_tenants() {
     for form in FORMS {
         let store = Store::new();
@@ -883,16 +919,15 @@ impl Mimir {
 }
 
 #[test]
-fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
+fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else_of_the_sink() {
     let place = tempfile::tempdir().unwrap();
     let mimir = Mimir::new();
-    // Left by another program.
-    let stray = ("a".to_owned(), "stray".to_owned(), "x".to_owned());
-    mimir
-        .groups
-        .lock()
-        .unwrap()
-        .insert(stray.clone(), "name: x\nrules: []\n".to_owned());
+    // Left by this sink, and by another program.
+    for namespace in ["metrifold-stray", "own"] {
+        let key = ("a".to_owned(), namespace.to_owned(), "x".to_owned());
+        let mut groups = mimir.groups.lock().unwrap();
+        groups.insert(key, "name: x\nrules: []\n".to_owned());
+    }
     let (url, push) = (
         mimir.endpoint.url_of("/prometheus"),
         mimir.endpoint.url_of("/prometheus/config/v1/rules"),
@@ -921,7 +956,13 @@ fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
     put("a", "v1.2", &[("h", "r")]);
     put("b", "one", &[("g", "r")]);
     until_so("each has its own", || {
-        mimir.has("a") == ["one/g", "one/two words", "v1.2/h"] && mimir.has("b") == ["one/g"]
+        let own = [
+            "metrifold-one/g",
+            "metrifold-one/two words",
+            "metrifold-v1.2/h",
+            "own/x",
+        ];
+        mimir.has("a") == own && mimir.has("b") == ["metrifold-one/g"]
     });
     until_so("it is told that they are loaded", || {
         let state = state("a", 0, 0);
@@ -934,7 +975,8 @@ fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
     let before = posts();
     put("a", "one", &[("g", "changed"), ("worse", "bad")]);
     until_so("what changed is there, and what is gone is not", || {
-        mimir.has("a") == ["one/g", "v1.2/h"] && mimir.texts().contains("record: changed")
+        mimir.has("a") == ["metrifold-one/g", "metrifold-v1.2/h", "own/x"]
+            && mimir.texts().contains("record: changed")
     });
     until_so("the tenant is told what was refused", || {
         let state = state("a", 0, 1);
@@ -948,17 +990,31 @@ fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
         .lock()
         .unwrap()
         .retain(|(tenant, ..), _| tenant != "b");
-    until_so("it is sent again", || mimir.has("b") == ["one/g"]);
+    until_so("it is sent again", || mimir.has("b") == ["metrifold-one/g"]);
     assert_eq!(posts() - before, 1, "rules of other tenants are not");
-    let path = "/api/metrics/v1/b/rules";
-    assert_eq!(
-        request("DELETE", program.ingest, path, &[], b"")
-            .unwrap()
-            .status,
-        204
-    );
-    until_so("a tenant without rules has none there", || {
-        mimir.has("b").is_empty()
+    for tenant in ["a", "b"] {
+        let path = format!("/api/metrics/v1/{tenant}/rules");
+        let answer = request("DELETE", program.ingest, &path, &[], b"").unwrap();
+        assert_eq!(answer.status, 204);
+    }
+    until_so("a tenant without rules has only others' there", || {
+        mimir.has("a") == ["own/x"] && mimir.has("b").is_empty()
+    });
+}
+
+#[test]
+fn without_a_prefix_all_namespaces_of_a_tenant_belong_to_the_sink() {
+    let mimir = Mimir::new();
+    let stray = ("a".to_owned(), "stray".to_owned(), "x".to_owned());
+    let groups = mimir.groups.clone();
+    let text = "name: x\nrules: []\n".to_owned();
+    groups.lock().unwrap().insert(stray, text);
+    let pushing = Pushing::with(&mimir, "namespace_prefix = \"\"\n");
+    pushing.put("a", &[("g", "a_g")]);
+    until_so("nothing else is there", || mimir.has("a") == ["rules/g"]);
+    until_so("it is loaded", || {
+        let status = status(&pushing.program, "a");
+        status["files"][0]["groups"][0]["rulers"][0]["state"] == "loaded"
     });
 }
 
@@ -970,12 +1026,17 @@ struct Pushing {
 
 impl Pushing {
     fn to(mimir: &Mimir) -> Self {
+        Self::with(mimir, "")
+    }
+
+    /// With more keys of the sink.
+    fn with(mimir: &Mimir, keys: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
         let url = mimir.endpoint.url_of("/prometheus");
         let push = mimir.endpoint.url_of("/prometheus/config/v1/rules");
         let program = Metrifold::start(&format!(
             "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n\
-             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{{ url = {url:?}, push_url = {push:?} }}]\nstatus_interval = \"200ms\"\n",
+             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{{ url = {url:?}, push_url = {push:?} }}]\nstatus_interval = \"200ms\"\n{keys}",
             place.path()
         ));
         Self {
@@ -1008,7 +1069,10 @@ fn what_the_ruler_has_already_is_not_pushed_after_a_restart() {
     });
     pushing.program.kill();
     // Another program changes a group meanwhile, and adds one.
-    let key = |name: &str| ("a".to_owned(), "rules".to_owned(), name.to_owned());
+    let key = |name: &str| {
+        let namespace = "metrifold-rules".to_owned();
+        ("a".to_owned(), namespace, name.to_owned())
+    };
     let mut groups = mimir.groups.lock().unwrap();
     let text = groups[&key("h")].replace("a_h", "changed");
     groups.insert(key("h"), text);
@@ -1101,7 +1165,8 @@ fn a_tenant_that_moves_to_another_ruler_leaves_nothing_at_the_one_before() {
         store.put(tenant, &[("g", "r")]);
     }
     // A tenant that nobody here knows is not touched.
-    let stranger = ("stranger".to_owned(), "rules".to_owned(), "g".to_owned());
+    let namespace = "metrifold-rules".to_owned();
+    let stranger = ("stranger".to_owned(), namespace, "g".to_owned());
     rulers[0]
         .groups
         .lock()
@@ -1136,7 +1201,7 @@ fn a_tenant_that_moves_to_another_ruler_leaves_nothing_at_the_one_before() {
             .all(|(first, second)| first != second)
             && second.iter().any(|has| *has)
     });
-    assert_eq!(rulers[0].has("stranger"), ["rules/g"]);
+    assert_eq!(rulers[0].has("stranger"), ["metrifold-rules/g"]);
 }
 
 #[test]
@@ -1194,7 +1259,7 @@ fn tenants_are_pushed_side_by_side_and_no_more_of_them_than_may_be() {
     until_so("three are under way", || mimir.endpoint.most_at_once() == 3);
     mimir.endpoint.release();
     until_so("every tenant has its rules", || {
-        (0..10).all(|tenant| mimir.has(&format!("t{tenant}")) == ["rules/g"])
+        (0..10).all(|tenant| mimir.has(&format!("t{tenant}")) == ["metrifold-rules/g"])
     });
     assert_eq!(mimir.endpoint.most_at_once(), 3);
 }

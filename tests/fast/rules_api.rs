@@ -532,6 +532,46 @@ fn a_damaged_file_costs_only_itself() {
 }
 
 #[test]
+fn a_file_that_is_too_large_can_be_replaced_and_removed() {
+    let place = Place::new("max_body_bytes = \"1KiB\"");
+    place.stored(PATH, RULES);
+    let grow = || {
+        let text = format!("{RULES}# {}\n", "x".repeat(2000));
+        fs::create_dir_all(place.store().join("team-a")).unwrap();
+        fs::write(place.store().join("team-a/rules.yaml"), text).unwrap();
+    };
+    let file = format!("{PATH}/rules");
+    for (method, path, body, status) in [
+        ("PUT", PATH, RULES, 200),
+        ("PUT", &file, RULES, 200),
+        ("PUT", &format!("{file}/g"), "name: g\nrules: []\n", 500),
+        ("DELETE", &file, "", 204),
+        ("DELETE", PATH, "", 204),
+    ] {
+        grow();
+        for path in [PATH, &file] {
+            let answer = place.get(path);
+            let told = answer.text();
+            assert_eq!(answer.status, 500, "{told}");
+            assert!(
+                told.contains("max_body_bytes = 1KiB: replace or delete it"),
+                "{told}"
+            );
+        }
+        let lost = place.send(method, path, &[("if-match", "\"0\"")], body);
+        let answer = place.send(method, path, &[], body);
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        if status != 500 {
+            assert_eq!(lost.status, 412, "{method} {path}: {}", lost.text());
+        }
+    }
+    // Another file of the tenant is changed meanwhile.
+    grow();
+    place.stored(&format!("{PATH}/more"), RULES);
+    assert_eq!(place.get(&format!("{PATH}/more")).status, 200);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_at_the_start_is_waited_for_but_not_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("store/metrics/rules");
@@ -577,6 +617,9 @@ fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
         let all = place.get("/api/v1/rules").text();
         all.contains("name: team-a/g\n") && all.contains("name: team-b/g\n")
     });
+    let json = [("accept", "application/json")];
+    let all = place.send("GET", "/api/v1/rules", &json, "").json();
+    assert_eq!(all["groups"][1]["name"], "team-b/g");
     let ruler = "/prometheus/config/v1/rules";
     let scope = [("x-scope-orgid", "team-a")];
     assert_eq!(place.get(ruler).status, 401);
@@ -759,7 +802,12 @@ fn a_tenant_about_whom_a_foreign_backend_answers_badly_costs_no_other() {
     let own = says.clone();
     let backend = Endpoint::new(move |seen: &Seen| {
         let tenant = seen.path.strip_prefix("/rules/").unwrap();
-        match own.lock().unwrap().get(tenant).cloned() {
+        let mut own = own.lock().unwrap();
+        if seen.method == "PUT" {
+            let text = String::from_utf8(seen.body.clone()).unwrap();
+            own.insert(tenant.to_owned(), (200, text));
+        }
+        match own.get(tenant).cloned() {
             None => Does::from(Reply::new(404)),
             Some((0, text)) => Does::Hang(Reply::new(200).body(text)),
             Some((status, text)) => Reply::new(status).body(text).into(),
@@ -807,6 +855,13 @@ fn a_tenant_about_whom_a_foreign_backend_answers_badly_costs_no_other() {
     until_so("they are published when they can be read", || {
         bad.iter().all(|tenant| has(tenant, "three"))
     });
+    // What is too large can be replaced.
+    say("big", 200, "#".repeat(2000));
+    assert_eq!(place.get("/api/metrics/v1/big/rules").status, 500);
+    let answer = place.put("/api/metrics/v1/big/rules", &named("four"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(says.lock().unwrap()["big"].1, named("four"));
+    say("big", 200, named("three"));
     say("denied", 404, String::new());
     until_so("only 404 says that a tenant has none", || {
         place.written("denied~rules~.yaml").is_none()

@@ -145,6 +145,29 @@ fn a_list_of_all_rules_is_not_empty_because_the_store_does_not_answer() {
 }
 
 #[test]
+fn an_object_that_is_too_large_can_be_replaced_and_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let s3 = S3::new("rules");
+    let source = format!(
+        "type = \"rules_api\"\naddress = \"INGEST\"\nmax_body_bytes = \"1KiB\"\n{}",
+        bucket(&s3)
+    );
+    let program = Metrifold::start(&behind(&source, &place, "out"));
+    let key = "metrifold/metrics/rules/team-a/rules.yaml";
+    let large = format!("{}\n# {}\n", rules("large"), "x".repeat(2000));
+    s3.write(key, &large);
+    let read = send(&program, "GET", PATH, "");
+    assert_eq!(read.status, 500, "{}", read.text());
+    let made = send(&program, "PUT", PATH, &rules("one"));
+    assert_eq!(made.status, 200, "{}", made.text());
+    assert_eq!(s3.read(key), Some(rules("one")));
+    s3.write(key, &large);
+    let removed = send(&program, "DELETE", PATH, "");
+    assert_eq!(removed.status, 204, "{}", removed.text());
+    assert_eq!(send(&program, "GET", PATH, "").status, 404);
+}
+
+#[test]
 fn the_names_that_a_tenants_files_have_had_in_a_bucket_are_bounded() {
     let place = tempfile::tempdir().unwrap();
     let s3 = S3::new("rules");

@@ -89,16 +89,21 @@ fn senders_that_are_refused_are_seen_in_the_log_and_in_the_metrics() {
 
 #[test]
 fn an_endpoint_that_fails_is_shown_as_failing_and_its_error_as_over_when_it_is_back() {
-    let endpoint = Endpoint::new(|_| 503);
+    let endpoint = Endpoint::healthy();
     let keys = "required = false";
     let child = Metrifold::start(&(ingest("") + &sink("out", "ingest", &endpoint.url(), keys)));
     let mut sender = Sender::new(child.ingest);
+    for time in 1..=5 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    until_so("there is a rate", || endpoint.accepted().len() == 5);
+    endpoint.now(|_| 503);
     let shown = || {
         let topology = child.get("/api/v1/topology").json();
         let components = topology["components"].as_array().unwrap().clone();
         components.into_iter().find(|it| it["id"] == "out").unwrap()
     };
-    expect(&sender.write(&up(1)), 204);
+    expect(&sender.write(&up(6)), 204);
     until_so("it is seen to fail", || shown()["failing_seconds"].is_f64());
     let out = shown();
     assert!(out["last_error"]["text"].as_str().unwrap().contains("503"));

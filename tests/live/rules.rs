@@ -1,6 +1,6 @@
 //! Prometheus and promtool read the rule files of `rules_directory` and of `ruler`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -215,7 +215,16 @@ fn what_a_real_prometheus_or_thanos_ruler_refuses_is_found_and_the_rest_goes_on(
             format!("- {{name: {name}, rules: [{{record: {name}, expr: '{expr}'}}]}}\n")
         };
         // Written in another form than they are printed by the ruler.
-        let good = group("good", "sum(rate(up[60s]))  by (job)>bool 0");
+        let good = "- name: good\n  rules:\n  - {record: good, expr: 'sum(rate(up[60s]))  by (job)>bool 0'}\n  \
+                    - {alert: Pending, expr: vector(1), for: 1h}\n";
+        let pending_since = || {
+            let answer = get(&format!("{url}/api/v1/rules")).json();
+            let groups = answer["data"]["groups"].as_array().unwrap().clone();
+            let rules = groups.iter().flat_map(|it| it["rules"].as_array().unwrap());
+            let alerts = rules.filter(|rule| rule["name"] == "Pending");
+            let since = alerts.filter_map(|rule| rule["alerts"][0]["activeAt"].as_str());
+            since.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
         let before = group("other", "vector( 1 )");
         put(&program, "a", &format!("groups:\n{good}"));
         put(&program, "b", &format!("groups:\n{good}{before}"));
@@ -223,6 +232,8 @@ fn what_a_real_prometheus_or_thanos_ruler_refuses_is_found_and_the_rest_goes_on(
             in_state(&program, "a", "loaded") == ["good"]
                 && in_state(&program, "b", "loaded") == ["good", "other"]
         });
+        until_so("alerts of both are pending", || pending_since().len() == 2);
+        let pending = pending_since();
         let bad = group("other", "sort_by_label(up, \"job\")");
         let (worse, fine) = (
             group("worse", "mad_over_time(up[5m])"),
@@ -237,7 +248,13 @@ fn what_a_real_prometheus_or_thanos_ruler_refuses_is_found_and_the_rest_goes_on(
                 && in_state(program, "b", "refused") == ["other", "worse"]
         };
         until_so("the ones at fault are found", || are_found(&program));
-        let expected = ["fine/fine", "good/good", "new/new", "other/other"];
+        let expected = [
+            "fine/fine",
+            "good/Pending",
+            "good/good",
+            "new/new",
+            "other/other",
+        ];
         let names = |url: &str| loaded(url).into_keys().collect::<Vec<_>>();
         assert_eq!(names(&url), expected, "{}", program.log());
         assert_eq!(loaded(&url)["other/other"], "vector(1)null");
@@ -246,6 +263,8 @@ fn what_a_real_prometheus_or_thanos_ruler_refuses_is_found_and_the_rest_goes_on(
         program.start_again();
         until_so("they are found again", || are_found(&program));
         assert_eq!(names(&url), expected);
+        // None of the reloads has any alert pending anew.
+        assert_eq!(pending_since(), pending);
         assert!(
             !program.log().contains("does not have"),
             "{}",

@@ -158,9 +158,10 @@ impl Objects for Bucket {
         };
         match self.wait(asked) {
             Ok((meta, _)) if meta.size == 0 => Ok(None),
-            Ok((_, None)) => Err(ObjectError::TooLarge {
+            Ok((meta, None)) => Err(ObjectError::TooLarge {
                 key: key.to_owned(),
                 max,
+                stamp: stamp_of(&meta),
             }),
             Ok((meta, Some(text))) => Ok(Some(Object {
                 text: text.to_vec(),

@@ -23,7 +23,7 @@ impl Expr {
         if !is_plain || self.implicit_info().next().is_some() {
             return None;
         }
-        let mut places = Vec::new();
+        let mut places = Vec::with_capacity(self.selectors().count());
         for node in &self.nodes {
             let NodeKind::Selector(selector) = &node.kind else {
                 continue;
@@ -83,12 +83,19 @@ fn has_dotted_word(bytes: &[u8]) -> bool {
     if !bytes.contains(&b'.') {
         return false;
     }
+    let begins = |byte: u8| byte.is_ascii_alphabetic() || b"_:".contains(&byte);
+    // Most dots stand in numbers and regular expressions.
+    let dots = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+    let mut behind = dots.filter_map(|(at, _)| bytes.get(at.checked_sub(1)?));
+    if !behind.any(|byte| begins(*byte)) {
+        return false;
+    }
     let (mut quote, mut before) = (None, b' ');
     for byte in bytes {
         match (quote, *byte) {
             (Some(end), byte) if byte == end => quote = None,
             (None, b'"' | b'\'') => quote = Some(*byte),
-            (None, b'.') if before.is_ascii_alphabetic() || b"_:".contains(&before) => return true,
+            (None, b'.') if begins(before) => return true,
             _ => {}
         }
         before = *byte;

@@ -128,12 +128,14 @@ pub enum ObjectError {
     #[error("the object was changed by another writer meanwhile")]
     Changed,
     /// The object exceeds the size limit.
-    #[error("{key} is larger than {max} bytes")]
+    #[error("{key} is larger than {max} bytes: replace it, or allow more")]
     TooLarge {
         /// Key of the object.
         key: String,
         /// The limit, in bytes.
         max: usize,
+        /// Stamp for [`Expected::Stamp`], with which the object can be replaced.
+        stamp: String,
     },
     /// The store refuses the content, for this reason.
     #[error("{0}")]
@@ -210,10 +212,12 @@ impl Wanted {
 /// A file as its author wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// The text.
+    /// The text; empty if the file is too large.
     pub text: Vec<u8>,
     /// Version of the text.
     pub version: Version,
+    /// Whether the file is larger than the store reads. Its version is that of its stamp then.
+    pub is_too_large: bool,
     stamp: String,
 }
 
@@ -335,8 +339,27 @@ impl Store {
         Ok(object.map(|object| Text {
             version: Version::of(&object.text),
             text: object.text,
+            is_too_large: false,
             stamp: object.stamp,
         }))
+    }
+
+    /// As [`get`](Self::get), but a file that is too large is found without its text, so that it can be
+    /// replaced or removed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does not answer.
+    pub fn find(&self, place: &Place) -> Result<Option<Text>, StoreError> {
+        match self.get(place) {
+            Err(StoreError::Objects(ObjectError::TooLarge { stamp, .. })) => Ok(Some(Text {
+                text: Vec::new(),
+                version: Version::of_parts([&b"too large"[..], stamp.as_bytes()]),
+                is_too_large: true,
+                stamp,
+            })),
+            found => found,
+        }
     }
 
     /// Writes a file, if it meets the precondition. Returns the new version, and whether the text
@@ -385,7 +408,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let key = place.key()?;
         for _ in 0..ATTEMPTS {
-            let current = self.get(place)?;
+            let current = self.find(place)?;
             if current.is_none() && text.is_none() {
                 return Ok(false);
             }
@@ -393,7 +416,7 @@ impl Store {
             if !wanted.holds(version) {
                 return Err(StoreError::Precondition { current: version });
             }
-            if current.as_ref().map(|current| &current.text[..]) == text {
+            if version == text.map(Version::of) {
                 return Ok(false);
             }
             let before = self.note_of(place, current.as_ref(), change.at)?;
@@ -411,9 +434,9 @@ impl Store {
                 Err(ObjectError::Changed) => {
                     // If the answer to a first attempt was lost, the conflict is with this very write,
                     // unless another writer has recorded the same text since.
-                    let now = self.get(place)?;
+                    let now = self.find(place)?;
                     if self.objects.repeats()
-                        && now.as_ref().map(|now| &now.text[..]) == text
+                        && now.map(|now| now.version) == text.map(Version::of)
                         && !self.is_noted_by_others(place, text, &before, &noted)?
                     {
                         return Ok(self.made(place, text));

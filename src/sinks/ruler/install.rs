@@ -8,7 +8,8 @@
 //!
 //! After a start, the last set is taken to be what is there, though its writer may have died
 //! before the ruler judged it. So if the ruler refuses that one, the search starts from those of its
-//! groups that the ruler says it has, or else from no rules.
+//! groups that the ruler says it has. A ruler is never given less than it has loaded: it would forget
+//! which alerts are pending, of tenants that nobody blames.
 //!
 //! Only a verdict about the rules condemns a group. When the ruler fails for another reason, what it
 //! accepted last is put back, for a ruler that restarts meanwhile, and nobody is blamed.
@@ -196,31 +197,25 @@ impl Installer {
     }
 
     /// Finds a set that the ruler accepts, after a start at which it refuses the newest: what the place
-    /// held then, or what the ruler has of that, or nothing. `None` if it refuses everything.
+    /// held then, or what the ruler has of that, which may be nothing. `None` if it refuses both.
     async fn first_good(&mut self) -> Result<Option<RuleSet>, String> {
         let held = self.held.clone().unwrap_or_default();
         if let Tried::Taken = self.try_set(&held).await? {
             return Ok(Some(held));
         }
-        let loaded = self.loaded_of(&held).await;
-        for set in [loaded, RuleSet::default()] {
-            if let Tried::Taken = self.try_set(&set).await? {
-                return Ok(Some(set));
-            }
+        let loaded = self.loaded_of(&held).await?;
+        if let Tried::Taken = self.try_set(&loaded).await? {
+            return Ok(Some(loaded));
         }
         // A ruler that is restarted to mend its configuration must find its rules there.
         self.write(held).await?;
         Ok(None)
     }
 
-    /// The groups of a set that the ruler says it has; none if it does not tell.
-    async fn loaded_of(&self, set: &RuleSet) -> RuleSet {
-        let Ok(listing) = self.client.rules().await else {
-            return RuleSet::default();
-        };
-        let Ok((said, _)) = self.compare(set.clone(), listing).await else {
-            return RuleSet::default();
-        };
+    /// The groups of a set that the ruler says it has.
+    async fn loaded_of(&self, set: &RuleSet) -> Result<RuleSet, String> {
+        let listing = self.client.rules().await.map_err(Failed::into_reason)?;
+        let (said, _) = self.compare(set.clone(), listing).await?;
         let mut loaded: HashMap<String, HashSet<(String, String)>> = HashMap::new();
         for said in said {
             let groups = loaded.entry(said.tenant).or_default();
@@ -232,7 +227,7 @@ impl Installer {
                 |file: &str, group: &Group| loaded.contains(&(file.to_owned(), group.name.clone()));
             Some((tenant.clone(), Arc::new(mixed(None, rules, is_loaded))))
         });
-        tenants.collect()
+        Ok(tenants.collect())
     }
 
     /// Remembers a set that the ruler has accepted.

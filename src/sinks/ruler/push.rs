@@ -1,10 +1,11 @@
 //! Pushes rules to a ruler of Mimir or Cortex, which keeps the rules of each tenant in its own store.
 //! Groups are pushed to its configuration API one by one, so that a refusal names its group.
 //!
-//! A file is a namespace. Groups that the ruler has already are not pushed, also after a restart; groups
-//! of a tenant that only the ruler has are removed. A bounded number of tenants is pushed concurrently;
-//! the groups of one tenant are pushed in order. After a push that failed, which of the tenant's groups
-//! the ruler has is unknown: they are read again.
+//! A file is a namespace, whose name begins with a prefix: the API tells no owner of a group, so the prefix
+//! does. Groups that the ruler has already are not pushed, also after a restart; groups that only the
+//! ruler has are removed from namespaces with the prefix, and other namespaces are not touched. A bounded
+//! number of tenants is pushed concurrently; the groups of one tenant are pushed in order. After a push
+//! that failed, which of the tenant's groups the ruler has is unknown: they are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(super) struct Pusher {
 struct ConfigApi {
     client: RulerClient,
     url: Uri,
+    /// Beginning of the names of all namespaces that belong to the sink.
+    prefix: Arc<str>,
 }
 
 /// Outcome of pushing a tenant's rules.
@@ -91,13 +94,19 @@ impl Trouble {
     }
 }
 
-/// The groups that a tenant has, by namespace and name; `None` for one that cannot be read.
+/// The groups that a tenant has in namespaces of the sink, by the name of the file and their own; `None`
+/// for one that cannot be read.
 type Namespaces = BTreeMap<String, BTreeMap<String, Option<Group>>>;
 
 impl Pusher {
-    pub(super) fn new(client: RulerClient, url: Uri, at_once: usize) -> Self {
+    pub(super) fn new(client: RulerClient, url: Uri, prefix: &str, at_once: usize) -> Self {
+        let prefix = prefix.into();
         Self {
-            api: ConfigApi { client, url },
+            api: ConfigApi {
+                client,
+                url,
+                prefix,
+            },
             at_once,
             good: None,
             refused: Vec::new(),
@@ -196,7 +205,7 @@ impl Pusher {
         // The order of the others stays.
         tenants.sort_by_key(|tenant| !self.fresh.contains(tenant));
         tenants.truncate(MAX_ASKED);
-        let api = self.api.clone();
+        let (api, prefix) = (self.api.clone(), self.api.prefix.clone());
         let questions = tenants.clone().into_iter();
         let questions = questions.map(|tenant| api.clone().find(tenant));
         let (mut groups, mut missing) = (Vec::new(), None);
@@ -220,9 +229,9 @@ impl Pusher {
             let only = good.get(&tenant).cloned();
             let only = only.map(|rules| RuleSet::default().with(tenant.clone(), rules));
             let compared = loaded.groups().and_then(|loaded| {
-                let named = loaded.into_iter().map(|group| {
-                    let file = group.file.to_string();
-                    (tenant.to_string(), file, group)
+                let named = loaded.into_iter().filter_map(|group| {
+                    let file = group.file.strip_prefix(&*prefix)?.to_owned();
+                    Some((tenant.to_string(), file, group))
                 });
                 same::compare(&only.unwrap_or_default(), named.collect(), |_, _| false)
             });
@@ -330,7 +339,7 @@ impl ConfigApi {
                 if is_refused || is_there {
                     continue;
                 }
-                let uri = self.uri(&[name])?;
+                let uri = self.uri(&[&self.namespace(name)])?;
                 let text = Bytes::from(group.to_yaml());
                 let (status, answer) = self.send(Method::POST, &uri, tenant, text).await?;
                 match status {
@@ -352,16 +361,14 @@ impl ConfigApi {
                 }
             }
         }
-        for (namespace, groups) in &there {
-            let kept = wanted.get(&**namespace);
-            if kept.is_none() {
-                self.remove(tenant, &[namespace]).await?;
+        for (file, groups) in &there {
+            let namespace = self.namespace(file);
+            let Some(kept) = wanted.get(&**file) else {
+                self.remove(tenant, &[&namespace]).await?;
                 continue;
-            }
-            for group in groups.keys() {
-                if !kept.is_some_and(|kept| kept.contains(&**group)) {
-                    self.remove(tenant, &[namespace, group]).await?;
-                }
+            };
+            for group in groups.keys().filter(|group| !kept.contains(&***group)) {
+                self.remove(tenant, &[&namespace, group]).await?;
             }
         }
         Ok(())
@@ -391,7 +398,7 @@ impl ConfigApi {
         }
     }
 
-    /// Lists a tenant's groups in the ruler's store.
+    /// Lists a tenant's groups in namespaces of the sink in the ruler's store.
     async fn namespaces(&self, tenant: &Tenant) -> Result<Namespaces, Trouble> {
         let uri = self.uri(&[])?;
         let (status, answer) = self.send(Method::GET, &uri, tenant, Bytes::new()).await?;
@@ -412,7 +419,11 @@ impl ConfigApi {
         })?;
         let mut namespaces = Namespaces::new();
         for (namespace, groups) in listed {
-            let named = namespaces.entry(namespace).or_default();
+            // Others wrote it.
+            let Some(file) = namespace.strip_prefix(&*self.prefix) else {
+                continue;
+            };
+            let named = namespaces.entry(file.to_owned()).or_default();
             for group in groups {
                 let Some(name) = group["name"].as_str() else {
                     let what = "the ruler lists a group that has no name";
@@ -432,6 +443,11 @@ impl ConfigApi {
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), Trouble> {
         Ok(self.client.send(method, uri, Some(tenant), body).await?)
+    }
+
+    /// The name of a file's namespace.
+    fn namespace(&self, file: &str) -> String {
+        format!("{}{file}", self.prefix)
     }
 
     /// The URL of a namespace, or of a group in it.

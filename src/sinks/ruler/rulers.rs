@@ -22,7 +22,7 @@ keys! {
         directory: Option<PathBuf> = suggested("/var/lib/ruler/rules"),
         /// File that this ruler reads, with the groups of all tenants, instead of `directory`. It must not exist, must be empty, or must have been written by this sink.
         file: Option<PathBuf> = unset("/var/lib/ruler/rules.yaml"),
-        /// URL of the configuration API of a Mimir or Cortex ruler, to which the rules of each tenant are pushed, instead of `directory`. Rules of these tenants that only the ruler has are removed.
+        /// URL of the configuration API of a Mimir or Cortex ruler, to which the rules of each tenant are pushed, instead of `directory`. Rules in namespaces of this sink that only the ruler has are removed.
         push_url: Option<Endpoint> = unset("http://mimir:8080/prometheus/config/v1/rules"),
     }
 }
@@ -37,13 +37,19 @@ impl RulerKeys {
         folder.or_else(|| self.file.clone().map(Resource::File))
     }
 
-    /// How the ruler gets its rules, of which those of `max_pushes` tenants may be pushed at once.
-    pub(super) fn way(&self, client: RulerClient, max_pushes: usize) -> Result<Way, BuildError> {
+    /// How the ruler gets its rules, of which those of `max_pushes` tenants may be pushed at once, into
+    /// namespaces that begin with a prefix.
+    pub(super) fn way(
+        &self,
+        client: RulerClient,
+        max_pushes: usize,
+        prefix: &str,
+    ) -> Result<Way, BuildError> {
         let place = match (&self.directory, &self.file, &self.push_url) {
             (Some(directory), None, None) => Place::Folder(directory.clone()),
             (None, Some(file), None) => Place::File(file.clone()),
             (None, None, Some(url)) => {
-                let pusher = Pusher::new(client, url.uri().clone(), max_pushes);
+                let pusher = Pusher::new(client, url.uri().clone(), prefix, max_pushes);
                 return Ok(Way::Push(pusher));
             }
             _ => return Err(BuildError::new("ruler", NEEDS)),

@@ -103,10 +103,70 @@ fn is_loaded(
     interval.is_none_or(is_interval)
         && loaded.limit.is_none_or(|limit| limit == own.limit)
         && strategy.is_none_or(is_strategy)
-        && own.rules.len() == rules.len()
-        && own.rules.iter().zip(rules).all(|(own_rule, rule)| {
-            is_loaded_rule(own_rule, rule) && has_labels(own, own_rule, &rule.labels, external)
-        })
+        && has_loaded_rules(own, loaded, rules, external)
+}
+
+/// Whether the rules of a group are loaded: in its order, or in that of a Thanos Ruler, which lists alerts
+/// before other rules, each by name, and equal rules once.
+fn has_loaded_rules(
+    own: &Group,
+    loaded: &LoadedGroup<'_>,
+    rules: &[LoadedRule],
+    external: &External,
+) -> bool {
+    let is_loaded = |own_rule: &Rule, rule: &LoadedRule| {
+        is_loaded_rule(own_rule, rule) && has_labels(own, own_rule, &rule.labels, external)
+    };
+    let mut pairs = own.rules.iter().zip(rules);
+    if own.rules.len() == rules.len() && pairs.all(|(own, rule)| is_loaded(own, rule)) {
+        return true;
+    }
+    if !loaded.is_of_thanos() {
+        return false;
+    }
+    let expr = |text: &str| printed(text, &promql::options()).unwrap_or_else(|| text.to_owned());
+    let labels = |labels: BTreeMap<&str, &str>| -> Vec<(String, String)> {
+        let own = labels.into_iter();
+        let own = own.filter(|(name, value)| !value.is_empty() && !external.contains_key(*name));
+        own.map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    };
+    let ours = own.rules.iter().map(|rule| {
+        let all = own.labels.iter().chain(rule.labels.iter());
+        let all = labels(all.map(text).collect());
+        let is_alerting = rule.alerting().is_some();
+        (
+            (!is_alerting, rule.name.to_string(), all, expr(&rule.expr)),
+            rule,
+        )
+    });
+    let theirs = rules.iter().map(|rule| {
+        let all = rule.labels.iter();
+        let all = labels(all.map(text).collect());
+        (
+            (
+                !rule.is_alerting(),
+                rule.name.clone(),
+                all,
+                expr(&rule.query),
+            ),
+            rule,
+        )
+    });
+    let (ours, theirs) = (sorted(ours), sorted(theirs));
+    ours.len() == theirs.len()
+        && ours
+            .into_iter()
+            .zip(theirs)
+            .all(|((_, own), (_, rule))| is_loaded(own, rule))
+}
+
+/// Rules sorted by their keys, one for each.
+fn sorted<K: Ord, R>(rules: impl Iterator<Item = (K, R)>) -> Vec<(K, R)> {
+    let mut rules: Vec<_> = rules.collect();
+    rules.sort_by(|(one, _), (other, _)| one.cmp(other));
+    rules.dedup_by(|(later, _), (earlier, _)| later == earlier);
+    rules
 }
 
 fn is_loaded_rule(own: &Rule, loaded: &LoadedRule) -> bool {
@@ -174,9 +234,13 @@ fn is_same_expr(own: &str, other: &str) -> Option<bool> {
     if own == other {
         return Some(true);
     }
-    let printed = |text: &str, options: &Options| Some(parse(text, options).ok()?.to_string());
     let options = promql::options();
     Some(printed(own, &options)? == printed(other, &options)?)
+}
+
+/// An expression in the notation of our parser; `None` if it cannot be parsed.
+fn printed(text: &str, options: &Options) -> Option<String> {
+    Some(parse(text, options).ok()?.to_string())
 }
 
 fn is_seconds(seconds: f64, own: PromDuration) -> bool {

@@ -27,7 +27,7 @@ use metrifold_rules::{Group, RuleFile, Version, Warning};
 use super::elsewhere::Elsewhere;
 use super::reply::{self, Failure, absent};
 use super::requests::Parameters;
-use super::{Shared, namespace, openapi, ruler_api};
+use super::{RulesApiConfig, Shared, namespace, openapi, ruler_api};
 
 /// Header that names the tenant, in the rulers' configuration API.
 const SCOPE: &str = "x-scope-orgid";
@@ -110,7 +110,7 @@ pub(super) struct Asked {
 /// A tenant's file as it was read from the store.
 pub(super) struct Kept {
     pub(super) text: Text,
-    /// The rules of the file; none if it is damaged.
+    /// The rules of the file; none if it is damaged or too large.
     pub(super) file: Option<RuleFile>,
 }
 
@@ -221,8 +221,13 @@ impl Api {
     pub(super) fn files(&self, tenant: &str) -> Result<Files, Failure> {
         let texts = self.texts(tenant)?.into_iter();
         let files = texts.map(|(name, text)| {
-            let parsed = RuleFile::parse(&text.text, &self.shared.checks());
-            let file = parsed.ok().map(|parsed| parsed.file);
+            let file = match text.is_too_large {
+                true => None,
+                false => {
+                    let parsed = RuleFile::parse(&text.text, &self.shared.checks());
+                    parsed.ok().map(|parsed| parsed.file)
+                }
+            };
             (name, Kept { text, file })
         });
         Ok(files.collect())
@@ -234,17 +239,26 @@ impl Api {
         for name in self.shared.store.names(tenant)? {
             let place = Place::new(tenant, &*name);
             // A file may be removed between the listing and the read.
-            if let Some(text) = self.shared.store.get(&place)? {
+            if let Some(text) = self.shared.store.find(&place)? {
                 texts.push((name, text));
             }
         }
         Ok(texts)
     }
 
-    /// The text of a file; fails if there is no such file.
-    fn text(&self, place: &Place) -> Result<Text, Failure> {
-        let text = self.shared.store.get(place)?;
+    /// A file, without its text if it is too large; fails if there is no such file.
+    fn found(&self, place: &Place) -> Result<Text, Failure> {
+        let text = self.shared.store.find(place)?;
         text.ok_or_else(|| absent(format!("there is no file {:?}", place.file)))
+    }
+
+    /// The text of a file; fails if there is no such file, or if it is too large.
+    fn text(&self, place: &Place) -> Result<Text, Failure> {
+        let text = self.found(place)?;
+        match text.is_too_large {
+            true => Err(too_large(&self.shared.config, &place.file)),
+            false => Ok(text),
+        }
     }
 
     fn parse_stored(&self, place: &Place, text: &[u8]) -> Result<RuleFile, Failure> {
@@ -328,6 +342,13 @@ pub(super) fn sound(files: &Files) -> Result<Vec<(&str, &RuleFile)>, Failure> {
         Ok((&**name, file))
     });
     sound.collect()
+}
+
+fn too_large(config: &RulesApiConfig, name: &str) -> Failure {
+    let max = config.max_body_bytes;
+    let reason =
+        format!("the file {name:?} is larger than max_body_bytes = {max}: replace or delete it");
+    Rejection::new(RejectionKind::Internal, reason).into()
 }
 
 fn damaged(name: &str) -> Failure {

@@ -174,12 +174,14 @@ impl<'t> Reader<'t> {
             self.problems.push(node.place, key, message);
             return;
         }
-        merge.open.push(id);
         let pairs = self.tree.children(*children).as_chunks::<2>().0;
         self.refuse_repeated(pairs, key);
-        // Without a merge key, nothing asks which keys are set.
+        // Without a merge key, nothing asks which keys are set, nor which mappings are being merged.
         let merges = pairs.iter().any(|[name, _]| is_merge(self.tree.raw(*name)));
-        let merges = merges || merge.open.len() > 1;
+        let merges = merges || !merge.open.is_empty();
+        if merges {
+            merge.open.push(id);
+        }
         let mut merged = None;
         for &[name, value] in pairs {
             if is_merge(self.tree.raw(name)) {

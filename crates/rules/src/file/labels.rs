@@ -1,6 +1,5 @@
 //! Labels and annotations of rules.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -50,13 +49,16 @@ impl Labels {
 
 impl From<Vec<(Arc<str>, Arc<str>)>> for Labels {
     /// Sorts labels; of several with the same name, the last one counts.
-    fn from(labels: Vec<(Arc<str>, Arc<str>)>) -> Self {
+    fn from(mut labels: Vec<(Arc<str>, Arc<str>)>) -> Self {
         let is_sorted = |pair: &[(Arc<str>, Arc<str>)]| pair[0].0 < pair[1].0;
         if labels.windows(2).all(is_sorted) {
             return Self(labels.into());
         }
-        let map: BTreeMap<Arc<str>, Arc<str>> = labels.into_iter().collect();
-        Self(map.into_iter().collect())
+        // Equal names keep their order, and the first of them stays.
+        labels.reverse();
+        labels.sort_by(|(one, _), (other, _)| one.cmp(other));
+        labels.dedup_by(|(later, _), (earlier, _)| later == earlier);
+        Self(labels.into())
     }
 }
 

@@ -247,6 +247,7 @@ impl Objects for LocalDirectory {
             Err(FileError::TooLarge(_)) => Err(ObjectError::TooLarge {
                 key: key.to_owned(),
                 max,
+                stamp,
             }),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(failed(error.to_string())),

@@ -159,8 +159,8 @@ impl Store {
     }
 
     /// The ID of the entry for the current state of a file. A missing entry, as after a change by
-    /// another program, is added. For an absent file without an entry, the ID is that of the newest
-    /// entry, or empty.
+    /// another program, is added. For a file without an entry that is absent or too large, the ID is that
+    /// of the newest entry, or empty.
     pub(super) fn note_of(
         &self,
         place: &Place,
@@ -178,7 +178,8 @@ impl Store {
                 return Ok(id.clone());
             }
         }
-        let Some(current) = current else {
+        // A text that was not read cannot be kept.
+        let Some(current) = current.filter(|current| !current.is_too_large) else {
             return Ok(ids.last().cloned().unwrap_or_default());
         };
         let change = Change {

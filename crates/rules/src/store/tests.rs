@@ -60,6 +60,42 @@ fn a_file_is_written_read_and_removed_on_its_conditions() {
 }
 
 #[test]
+fn a_file_that_is_too_large_to_be_read_can_be_replaced_and_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let place = Place::new("a", "b");
+    let path = root.path().join("metrics/rules/a/b.yaml");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let grow = || fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+    grow();
+    let error = store.get(&place).unwrap_err();
+    assert!(error.to_string().contains("larger than 1048576 bytes"));
+    let found = store.find(&place).unwrap().unwrap();
+    assert!(found.is_too_large && found.text.is_empty());
+    // It is there, in a version that no text has.
+    let empty = Wanted::Version(vec![Version::of(b"")]);
+    for wanted in [Wanted::Absent, empty] {
+        let error = store.put(&place, b"one", &wanted, NOBODY).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Precondition { current } if current == Some(found.version))
+        );
+    }
+    let (_, changed) = store.put(&place, b"", &Wanted::Present, NOBODY).unwrap();
+    assert!(changed, "an empty text is another one");
+    grow();
+    let known = Wanted::Version(vec![store.find(&place).unwrap().unwrap().version]);
+    fs::write(&path, vec![b'+'; (1 << 20) + 2]).unwrap();
+    let error = store.put(&place, b"one", &known, NOBODY).unwrap_err();
+    assert!(matches!(error, StoreError::Precondition { .. }), "{error}");
+    store.delete(&place, &Wanted::Any, NOBODY).unwrap();
+    assert!(!path.exists());
+    // Of a text that was not read, nothing is noted.
+    let history = store.history(&place).unwrap();
+    let actions: Vec<_> = history.iter().map(|entry| entry.action).collect();
+    assert_eq!(actions, [Action::Put, Action::Put]);
+}
+
+#[test]
 fn names_stay_within_their_folder() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());

@@ -10,6 +10,8 @@ use super::{Builder, Children, Content, Place, Tree};
 const MAX_DEPTH: usize = 8;
 /// Maximum length of a key, in bytes.
 const MAX_KEY: usize = 200;
+/// Number of bytes that are looked at together.
+const BLOCK: usize = 16;
 
 /// Parses a text; `None` if it has anything that is not read here.
 pub(super) fn parse(text: &str, max_nodes: usize) -> Option<Tree<'_>> {
@@ -257,9 +259,17 @@ impl<'a> Reader<'a> {
 
 /// The end of the line that begins at an offset.
 fn line_end(text: &str, at: usize) -> usize {
-    text[at..]
-        .find('\n')
-        .map_or(text.len(), |length| at + length)
+    let is_break = |byte: &u8| *byte == b'\n';
+    let mut at = at;
+    // Whole blocks are looked at, which the compiler makes fast.
+    while let Some(block) = text.as_bytes().get(at..at + BLOCK) {
+        if block.iter().fold(false, |any, byte| any | is_break(byte)) {
+            break;
+        }
+        at += BLOCK;
+    }
+    let rest = text.as_bytes()[at..].iter();
+    at + rest.take_while(|byte| !is_break(byte)).count()
 }
 
 fn plain(text: &str) -> Content<'_> {

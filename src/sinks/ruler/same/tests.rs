@@ -114,6 +114,20 @@ fn labels_that_a_thanos_ruler_adds_to_all_rules_are_no_difference() {
 }
 
 #[test]
+fn a_thanos_ruler_lists_rules_in_an_order_of_its_own() {
+    let set = set(FILE);
+    let mut group = listed();
+    group["rules"].as_array_mut().unwrap().reverse();
+    assert_eq!(found(&set, &[group.clone()]).0.len(), 0);
+    group["partialResponseStrategy"] = json!("ABORT");
+    assert_eq!(found(&set, &[group.clone()]), (vec!["g".to_owned()], None));
+    group["rules"][1]["query"] = json!("up");
+    assert_eq!(found(&set, &[group.clone()]).0.len(), 0);
+    group["rules"].as_array_mut().unwrap().pop();
+    assert_eq!(found(&set, &[group]).0.len(), 0);
+}
+
+#[test]
 fn a_stored_group_is_compared_in_all_fields_or_in_its_rules() {
     let group = |text: &str| {
         let set = set(text);

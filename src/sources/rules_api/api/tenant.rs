@@ -12,7 +12,7 @@ use metrifold_rules::store::{Action, StoreError, Wanted};
 use metrifold_rules::{Group, RuleFile, StoredFile, Version};
 
 use super::write::NewFile;
-use super::{Api, Asked, Files, Made, not_modified, sound, stored_text, told};
+use super::{Api, Asked, Files, Made, not_modified, sound, stored_text, told, too_large};
 use crate::sources::rules_api::document::{self, MAIN};
 use crate::sources::rules_api::reply::{self, Failure, absent, invalid};
 use crate::sources::rules_api::requests::{is_known, wanted, wants_json};
@@ -36,12 +36,17 @@ impl Api {
             })
         });
         let groups = groups.collect();
-        let text = RuleFile { groups }.to_yaml();
+        let all = RuleFile { groups };
+        let text = all.to_yaml();
         let version = Version::of(text.as_bytes());
-        match is_known(&asked.headers, version) {
-            true => Ok(not_modified(version)),
-            false => Ok(reply::tagged(reply::yaml(text), version)),
+        if is_known(&asked.headers, version) {
+            return Ok(not_modified(version));
         }
+        let answer = match wants_json(&asked.headers) {
+            true => reply::json(StatusCode::OK, &document::to_json(&all)),
+            false => reply::yaml(text),
+        };
+        Ok(reply::tagged(answer, version))
     }
 
     pub(super) fn get_tenant(&self, asked: &Asked) -> Result<Response, Failure> {
@@ -55,6 +60,9 @@ impl Api {
         }
         let json = wants_json(&asked.headers);
         let answer = match files.get(MAIN) {
+            Some(main) if files.len() == 1 && main.text.is_too_large => {
+                return Err(too_large(&self.shared.config, MAIN));
+            }
             Some(main) if files.len() == 1 && !json => reply::yaml(main.text.text.clone()),
             _ => {
                 let joined = document::join(sound(&files)?);

@@ -178,7 +178,7 @@ impl Api {
     ) -> Result<Made, Failure> {
         let place = Place::new(&*asked.tenant, name);
         if asked.parameters.dry_run {
-            let current = Some(self.text(&place)?.version);
+            let current = Some(self.found(&place)?.version);
             if !wanted.holds(current) {
                 return Err(StoreError::Precondition { current }.into());
             }

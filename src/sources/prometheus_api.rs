@@ -2,8 +2,8 @@
 //!
 //! Delivery: each request is answered once, by one sink; nothing is queued or retried here. Bodies
 //! stream both ways: a slow caller slows the far end down, and the query of a caller that goes away
-//! is cancelled there. Requests that change data or the server are refused, and so are paths
-//! outside of Prometheus' API.
+//! is cancelled there. Requests that change data or the server are refused unless they are allowed,
+//! and so are paths outside of Prometheus' API.
 //!
 //! Limits: concurrent queries, the time of each, the bytes of a request's body.
 //!
@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::{LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -41,7 +41,7 @@ use metrifold_http::{
 };
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
-use endpoints::Verdict;
+use endpoints::{Group, Verdict};
 use log::{Entry, QueryLog, QueryLogKeys};
 
 keys! {
@@ -51,6 +51,8 @@ keys! {
         server: ServerKeys = include,
         /// Path prefix of `/api/v1/…` and `/federate`. `{name}` matches one path segment, which the `tenant` transform can use.
         path: String = default("/"),
+        /// Groups of endpoints that are served in addition to queries: `status` (state and settings of the server), `ui` (the pages of its user interface), `admin` (the TSDB admin API), `lifecycle` (`/-/reload`, `/-/quit`), `debug` (profiles). Others are rejected with status 403.
+        allow: Vec<Group> = default(["status"]),
         /// Whether users can log in with a browser, at `/oidc/NAME/login` of the address, to tenants with `oidc.login`. A browser that opens a page without credentials is redirected there. Requires `access = "tenants"`. Only one source of an address can have it.
         login: bool = default(false),
         /// Maximum time for a query, until its answer is complete. After it, the query is cancelled at the server, and answered 504 or, if the answer has begun, cut off. A caller can shorten it with the parameter `timeout`.
@@ -97,8 +99,9 @@ impl SourceConfig for PrometheusApiConfig {
 
     fn resources(&self) -> Vec<Resource> {
         let own = Resource::Route(self.listen());
+        let front = self.front().map(Resource::Route);
         let login = self.login.then(|| Resource::Route(self.login()));
-        [own].into_iter().chain(login).collect()
+        [own].into_iter().chain(front).chain(login).collect()
     }
 
     fn files(&self) -> Vec<&Path> {
@@ -124,6 +127,14 @@ impl SourceConfig for PrometheusApiConfig {
         if self.login && !self.server.by_tenants() {
             let what = "tenants say where people log in";
             problems.at("login", what).help("set access = \"tenants\"");
+        }
+        let changes = [Group::Admin, Group::Lifecycle, Group::Debug];
+        if self.server.by_tenants()
+            && let Some(at) = self.allow.iter().position(|it| changes.contains(it))
+        {
+            let what = "opens the server behind this source to the callers of all tenants";
+            let problem = problems.at(format!("allow[{at}]"), what);
+            problem.help("serve it at a source of its own, without access = \"tenants\"");
         }
         if self.timeout.0.is_zero() {
             problems.at("timeout", "must be longer than 0s");
@@ -160,6 +171,13 @@ impl PrometheusApiConfig {
         format!("{}/{{*endpoint}}", self.root())
     }
 
+    /// The root itself, which the user interface redirects from.
+    fn front(&self) -> Option<Listen> {
+        let path = format!("{}/", self.root());
+        let allowed = self.allow.contains(&Group::Ui);
+        allowed.then(|| self.server.listen(&path, Methods::GET))
+    }
+
     /// Where people log in and out.
     fn login(&self) -> Listen {
         self.server.listen(LOGIN_PATH, Methods::GET)
@@ -183,12 +201,17 @@ impl BuildSource<Queries> for PrometheusApiConfig {
             )),
             false => None,
         };
+        let front = self.front();
+        let front = front
+            .map(|it| cx.listeners.route(&it, &cx.id))
+            .transpose()?;
         let access = match self.login {
             true => cx.access.access_or_login(|_| Permission::Read),
             false => self.server.access(&cx.access, |_| Permission::Read)?,
         };
         Ok(Box::new(PrometheusApi {
             route: cx.listeners.route(&self.listen(), &cx.id)?,
+            front,
             login,
             access,
             id: cx.id.clone(),
@@ -200,6 +223,8 @@ impl BuildSource<Queries> for PrometheusApiConfig {
 
 struct PrometheusApi {
     route: Route,
+    /// The root, with a user interface.
+    front: Option<Route>,
     /// Where people log in and out, if they can.
     login: Option<(Route, Arc<dyn Handler>)>,
     access: Arc<dyn Access>,
@@ -230,6 +255,10 @@ impl Source<Queries> for PrometheusApi {
             out,
         });
         // Attached before the first poll, so that no request is refused once the listener accepts.
+        let front = self.front.map(|route| {
+            let serving = route.serve(self.access.clone(), api.clone());
+            (serving, route)
+        });
         let serving = self.route.serve(self.access, api);
         let login = self.login.map(|(route, pages)| {
             let serving = route.serve(Arc::new(Everybody), pages);
@@ -238,7 +267,7 @@ impl Source<Queries> for PrometheusApi {
         let route = self.route;
         Box::pin(async move {
             shutdown.wait().await;
-            drop((serving, route, login));
+            drop((serving, route, front, login));
             Ok(())
         })
     }
@@ -278,7 +307,7 @@ impl Api {
         // The route has matched the root, segment by segment.
         let path = behind(self.config.root(), request.uri.path()).to_owned();
         let path = path.as_str();
-        match endpoints::verdict(&request.method, path) {
+        match endpoints::verdict(&request.method, path, &self.config.allow) {
             Verdict::Ask => {}
             Verdict::Method(allowed) => return Ok(failure::method_not_allowed(allowed)),
             Verdict::Refused(reason) => {
@@ -305,13 +334,7 @@ impl Api {
         let entry = self
             .log
             .entry(started, path, &request, form.as_deref(), &asked_for);
-        let uri = match request.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        let uri = uri
-            .parse()
-            .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))?;
+        let uri = below(self.config.root(), path, &request.uri)?;
         let headers = headers::forwarded(&request.headers, &self.forwarded);
         let origin = Origin {
             source: self.id.clone(),
@@ -322,17 +345,21 @@ impl Api {
             ..Origin::internal(self.id.clone())
         };
         let refused = Arc::new(OnceLock::new());
-        let body = Limited::new(request.body, max_body);
+        // A body in memory has been read within its limit, or is empty.
+        let body = match request.body.whole() {
+            Some(_) => request.body,
+            None => Body::stream(Marked {
+                body: Limited::new(request.body, max_body),
+                max: max_body,
+                refused: refused.clone(),
+            }),
+        };
         let query = Query {
             method: request.method,
             uri,
             headers,
             cookies: request.cookies,
-            body: Body::stream(Marked {
-                body,
-                max: max_body,
-                refused: refused.clone(),
-            }),
+            body,
             origin: Arc::new(origin),
             tenant: None,
             turns: Some(self.turns.clone()),
@@ -345,7 +372,16 @@ impl Api {
             None => rejection,
             Some(BodyError::Refused(limit)) => limit.clone(),
             Some(_) => self.too_large(),
-        })?;
+        });
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(rejection) => {
+                if let Some(entry) = entry {
+                    entry.refused(rejection::status(rejection.kind));
+                }
+                return Err(rejection);
+            }
+        };
         let entry = entry.map(|entry| entry.answered(&answer));
         Ok(answer.map(|body| {
             Body::stream(Held {
@@ -371,6 +407,21 @@ fn behind<'a>(root: &str, path: &'a str) -> &'a str {
         .map(|(at, _)| at)
         .nth(segments)
         .map_or("", |at| &path[at..])
+}
+
+/// The target of a request without the root.
+fn below(root: &str, path: &str, uri: &Uri) -> Result<Uri, Rejection> {
+    if root.is_empty()
+        && let Some(whole) = uri.path_and_query()
+    {
+        return Ok(whole.clone().into());
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let parsed = target.parse();
+    parsed.map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))
 }
 
 /// Values of the parameters in the root.

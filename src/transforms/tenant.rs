@@ -57,7 +57,7 @@ keys! {
         max_tenants_per_batch: NonZeroUsize = default(1000),
         /// Maximum number of tenants that a query can name, separated by `|`, in a path or a header. A query that names more is rejected with status 400.
         max_tenants_per_query: NonZeroUsize = default(1),
-        /// Endpoints that are open to all tenants although their answers concern all tenants, such as `/api/v1/targets` and `/api/v1/status/tsdb`.
+        /// Endpoints that are open to all tenants although their answers concern all tenants, such as `/api/v1/targets` and `/api/v1/status/tsdb`, and `ui` for the server's user interface.
         allow: Vec<String> = default([]),
         /// Query parameters that are accepted in addition to those of Prometheus' API, such as `trace`. Others are rejected with status 400.
         parameters: Vec<String> = default([]),

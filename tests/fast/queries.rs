@@ -255,7 +255,13 @@ fn each_side_has_its_own_path_in_front() {
 fn what_is_no_query_is_refused_in_the_form_of_the_api() {
     let upstream = Endpoint::new(|_| 200);
     let gateway = Metrifold::start(&gateway("", &upstream.url_of(""), ""));
-    for path in ["/", "/api/v1", "/api/v1/queries", "/api/v2/query", "/graph"] {
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v1/queries",
+        "/api/v2/query",
+        "/query/",
+    ] {
         let answer = ask(&gateway, "GET", path);
         match path {
             // No source has paths below the root: the listener answers.
@@ -271,6 +277,8 @@ fn what_is_no_query_is_refused_in_the_form_of_the_api() {
         ("POST", "/-/reload"),
         ("PUT", "/-/quit"),
         ("GET", "/debug/pprof/heap"),
+        ("GET", "/graph"),
+        ("GET", "/assets/index.js"),
     ] {
         expect_error(&ask(&gateway, method, path), 403, "forbidden");
     }
@@ -287,6 +295,41 @@ fn what_is_no_query_is_refused_in_the_form_of_the_api() {
         assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
     }
     assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn groups_of_endpoints_are_served_as_allow_says() {
+    let upstream = Endpoint::new(|_| 200);
+    let url = upstream.url_of("/prom");
+    let status = "/api/v1/status/config";
+    let open = Metrifold::start(&gateway("", &url, ""));
+    expect(&ask(&open, "GET", status), 200);
+    assert_eq!(upstream.only().path, format!("/prom{status}"));
+
+    let keys = "path = \"/x\"\nallow = [\"ui\", \"admin\", \"lifecycle\"]";
+    let gateway = Metrifold::start(&gateway(keys, &url, ""));
+    let refused = ask(&gateway, "GET", "/x/api/v1/status/config");
+    expect_error(&refused, 403, "forbidden");
+    assert!(refused.text().contains("`allow`"), "{}", refused.text());
+    for (method, target) in [
+        ("GET", "/"),
+        ("GET", "/query?g0.expr=up"),
+        ("HEAD", "/assets/index-1a.js"),
+        ("POST", "/api/v1/admin/tsdb/delete_series?match[]=up"),
+        ("PUT", "/-/reload"),
+        ("GET", "/api/v1/status/buildinfo"),
+    ] {
+        expect(&ask(&gateway, method, &format!("/x{target}")), 200);
+        let seen = upstream.only();
+        assert_eq!(
+            (&*seen.method, &*seen.path),
+            (method, &*format!("/prom{target}"))
+        );
+    }
+    let answer = ask(&gateway, "GET", "/x/-/reload");
+    expect_error(&answer, 405, "bad_data");
+    assert_eq!(answer.header("allow"), Some("POST, PUT"));
+    assert_eq!(upstream.count(), 7, "the allowed ones alone");
 }
 
 #[test]
@@ -450,6 +493,10 @@ fn queries_are_logged_when_they_are_over_and_slow_ones_apart() {
         "timeout",
     );
     slow.until_logged("metrifold::slow_queries");
+    let log = slow.log();
+    let mut lines = log.lines();
+    let line = lines.find(|line| line.contains("slow_queries")).unwrap();
+    assert!(line.contains("status=504"), "{line}");
 }
 
 #[test]

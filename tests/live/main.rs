@@ -29,3 +29,4 @@ mod rules;
 mod rules_api;
 mod rules_s3;
 mod scrape;
+mod tenant_queries;

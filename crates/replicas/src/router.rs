@@ -291,10 +291,11 @@ impl Router {
     /// Chooses a replica by affinity, or else by the strategy.
     fn choose(&self, query: &Prepared, tried: &[Arc<str>]) -> Result<Choice, NoReplica> {
         let mut fleet = locked(&self.fleet);
-        let named = fleet
-            .replicas()
-            .map(|it| it.name.clone())
-            .collect::<Vec<_>>();
+        let by_cookie = !query.cookies.is_empty() && self.keys.affinity.contains(&By::Cookie);
+        let named: Vec<Arc<str>> = match by_cookie {
+            true => fleet.replicas().map(|it| it.name.clone()).collect(),
+            false => Vec::new(),
+        };
         let mut key = None;
         let mut bound = None;
         let mut by = None;

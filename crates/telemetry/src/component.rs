@@ -36,6 +36,11 @@ pub trait Details: Send + Sync {
 #[derive(Clone)]
 pub struct ComponentMetrics(pub(crate) Arc<Component>);
 
+/// Counters by metric and by the value of their own label, found without an allocation.
+pub(crate) type ByLabel = HashMap<Metric, HashMap<Box<str>, Counter, Hashed>, Hashed>;
+
+type Hashed = foldhash::fast::RandomState;
+
 pub(crate) struct Component {
     pub(crate) telemetry: Telemetry,
     pub(crate) recording: Recording,
@@ -50,7 +55,7 @@ pub(crate) struct Component {
     pub(crate) delivery: Histogram,
     /// Created on first use, so that only components that answer queries have these series.
     pub(crate) queries: OnceLock<QueryMeters>,
-    pub(crate) by_label: Mutex<HashMap<(Metric, Box<str>), Counter, foldhash::fast::RandomState>>,
+    pub(crate) by_label: Mutex<ByLabel>,
     /// Serial number of the newest [`Reporter`], and the state that it reported last.
     pub(crate) state: Mutex<(u64, State)>,
     pub(crate) trouble: Trouble,
@@ -340,7 +345,7 @@ impl Component {
 impl Component {
     fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {
         let mut counters = lock(&self.by_label);
-        if let Some(counter) = counters.get(&(metric, value.into())) {
+        if let Some(counter) = counters.get(&metric).and_then(|it| it.get(value)) {
             return counter.clone();
         }
         let name = || Label::new("name", self.id.to_string());
@@ -351,7 +356,8 @@ impl Component {
         };
         labels.push(Label::new(label, value.to_string()));
         let counter = self.recording.counter(metric, labels);
-        counters.insert((metric, value.into()), counter.clone());
+        let known = counters.entry(metric).or_default();
+        known.insert(value.into(), counter.clone());
         counter
     }
 

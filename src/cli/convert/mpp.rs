@@ -25,7 +25,12 @@ pub(super) struct MppArgs {
     kube_service_name: Option<String>,
 
     /// Labels of the pods that are the replicas
-    #[arg(long, env = "MPP_KUBE_POD_LABEL_SELECTOR", value_name = "SELECTOR")]
+    #[arg(
+        long,
+        alias = "kube-pod-selector",
+        env = "MPP_KUBE_POD_LABEL_SELECTOR",
+        value_name = "SELECTOR"
+    )]
     kube_pod_label_selector: Option<String>,
 
     /// Namespace of the service or of the pods
@@ -138,7 +143,9 @@ pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
     let port = args.port;
     let _ = write!(
         text,
-        "[sources.queries]\ntype = \"prometheus_api\"\naddress = \"0.0.0.0:{port}\"\n\n\
+        // mpp passes the user interface on.
+        "[sources.queries]\ntype = \"prometheus_api\"\naddress = \"0.0.0.0:{port}\"\n\
+         allow = [\"status\", \"ui\"]\n\n\
          [sinks.prometheis]\ntype = \"replica_router\"\ninputs = [\"queries\"]\n"
     );
     let names: Vec<String> = providers.iter().map(|name| quoted(name)).collect();
@@ -400,6 +407,7 @@ mod tests {
             "files = [\"/etc/mpp/endpoints\"]",
             "discovery = \"endpoints\"",
             "format = \"lines\"",
+            "allow = [\"status\", \"ui\"]",
         ];
         expect(FILE, &lines);
         expect("--endpoints-file /etc/$x/a", &["files = [\"/etc/$$x/a\"]"]);
@@ -537,6 +545,8 @@ mod tests {
             "selectors = [{ role = \"pod\", label = \"app=prometheus,tier=a\" }]",
         ];
         expect("--kube-pod-label-selector app=prometheus,tier=a", &lines);
+        // As mpp's README has it.
+        expect("--kube-pod-selector app=prometheus,tier=a", &lines);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Errors in the form of Prometheus' API.
 
+use http::StatusCode;
 use http::header::{ALLOW, HeaderValue};
-use http::{Method, StatusCode};
 
 use metrifold_http::{Methods, Response, answer};
 
@@ -9,10 +9,7 @@ use metrifold_http::{Methods, Response, answer};
 pub(super) fn method_not_allowed(allowed: Methods) -> Response {
     let reason = format!("this endpoint takes {allowed}");
     let mut answer = answer::json_error(StatusCode::METHOD_NOT_ALLOWED, &reason);
-    let known = [Method::GET, Method::HEAD, Method::POST];
-    let names = known.iter().filter(|method| allowed.contains(method));
-    let names: Vec<&str> = names.map(Method::as_str).collect();
-    if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+    if let Ok(value) = HeaderValue::from_str(&allowed.to_string()) {
         answer.headers_mut().insert(ALLOW, value);
     }
     answer

@@ -134,6 +134,11 @@ impl Entry {
         self
     }
 
+    /// Ends the entry of a query that was refused or failed.
+    pub(super) fn refused(mut self, status: http::StatusCode) {
+        self.status = status.as_u16();
+    }
+
     /// Records bytes of the answer.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes as u64;

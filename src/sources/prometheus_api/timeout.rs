@@ -53,6 +53,8 @@ pub(super) async fn read_form(
 /// value.
 pub(super) fn asked(query: Option<&str>, form: Option<&str>) -> Option<Duration> {
     let forms = form.into_iter().chain(query);
+    // Most queries have no such parameter: they are not decoded.
+    let forms = forms.filter(|text| may_have_it(text));
     let forms = forms.filter_map(|text| Form::parse(text).ok());
     // A parameter of the form takes precedence over the URL's, as in Go.
     let value = forms
@@ -63,6 +65,12 @@ pub(super) fn asked(query: Option<&str>, form: Option<&str>) -> Option<Duration>
         Err(_) => value.parse::<Period>().ok().map(|period| period.0),
     }
     .filter(|time| !time.is_zero())
+}
+
+/// Whether a parameter has the name `timeout`, or one that must be decoded first.
+fn may_have_it(form: &str) -> bool {
+    let mut names = form.split('&').map(|pair| pair.split('=').next());
+    names.any(|name| name.is_some_and(|name| name == "timeout" || name.contains('%')))
 }
 
 #[cfg(test)]
@@ -78,6 +86,8 @@ mod tests {
             (Some("timeout=1m30s"), Some("timeout=200ms"), Some(ms(200))),
             (Some("timeout=1m"), Some("query=up"), Some(ms(60_000))),
             (Some("query=up"), None, None),
+            (Some("a=b&%74imeout=2s&c"), None, Some(ms(2000))),
+            (Some("atimeout=2s&query=timeout"), None, None),
             (Some("timeout=soon"), None, None),
             (Some("timeout=-1"), None, None),
             (Some("timeout=0"), None, None),

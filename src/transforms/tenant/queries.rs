@@ -125,9 +125,14 @@ impl Transform for TenantQueries {
         let tenant = self.whose(&query.origin)?;
         let path = query.uri.path();
         let endpoint = Endpoint::of(path).map_err(Rejection::invalid)?;
-        if endpoint.treatment == Treatment::Closed && !self.is_allowed(path) {
+        let (needed, what) = match endpoint.treatment {
+            Treatment::Closed => (path, "returns data of all tenants"),
+            Treatment::Ui => (endpoint::UI, "belongs to the user interface"),
+            _ => ("", ""),
+        };
+        if !needed.is_empty() && !self.allow.iter().any(|allowed| allowed == needed) {
             let reason = format!(
-                "{path} returns data of all tenants: it is closed unless the tenant transform allows it"
+                "{path} {what}: it is closed unless `allow` of the tenant transform has {needed:?}"
             );
             return Err(Rejection::new(RejectionKind::Forbidden, reason));
         }
@@ -186,10 +191,6 @@ impl TenantQueries {
         found.fixed.ok_or_else(|| self.tenant.none("query"))
     }
 
-    fn is_allowed(&self, path: &str) -> bool {
-        self.allow.iter().any(|allowed| allowed == path)
-    }
-
     /// Narrows the parameters, and returns the filter for the answer if there is one.
     fn narrow(
         &self,
@@ -199,7 +200,10 @@ impl TenantQueries {
         owner: Owner,
         query: &Query,
     ) -> Result<Option<Edit>, Rejection> {
-        if !matches!(treatment, Treatment::Open | Treatment::Closed) {
+        if !matches!(
+            treatment,
+            Treatment::Open | Treatment::Closed | Treatment::Ui
+        ) {
             self.check_parameters(endpoint, sent)?;
         }
         let matcher = owner.matcher();
@@ -219,7 +223,7 @@ impl TenantQueries {
                 self.narrow_each(sent, "match[]", parse_selector, &matcher)?;
                 Ok(None)
             }
-            Treatment::SelectorsOrAll => {
+            Treatment::SelectorsOrAll | Treatment::Search => {
                 if sent.values("match[]").next().is_none() {
                     sent.add("match[]", &selector(&matcher)?);
                 } else {
@@ -238,7 +242,7 @@ impl TenantQueries {
                     move |answer: &[u8], names: &[u8]| answers::metadata(answer, names, limit);
                 Ok(edit(Some(beside), Box::new(apply)))
             }
-            Treatment::Open | Treatment::Closed | Treatment::Read => Ok(None),
+            Treatment::Open | Treatment::Closed | Treatment::Ui | Treatment::Read => Ok(None),
         }
     }
 

@@ -104,7 +104,7 @@ fn what_cannot_be_held_to_a_tenant_is_refused_in_the_form_of_the_api() {
         ("/of/a/api/v1/targets", 403, "forbidden"),
         ("/of/a/api/v1/status/tsdb", 403, "forbidden"),
         ("/of/a/api/v1/admin/tsdb/snapshot", 403, "forbidden"),
-        ("/of/a/graph", 404, "not_found"),
+        ("/of/a/graph", 403, "forbidden"),
     ] {
         let answer = ask(&gateway, target);
         assert_eq!(answer.status, status, "{target}: {}", answer.text());
@@ -138,13 +138,19 @@ fn every_endpoint_of_the_api_is_open_narrowed_or_closed() {
         "query",
         "query_range",
         "query_exemplars",
+        "query_cost",
+        "query_range_cost",
         "series",
         "labels",
         "label/x/values",
+        "search/metric_names",
+        "search/label_names",
+        "search/label_values",
         "format_query",
         "parse_query",
         "metadata",
         "features",
+        "openapi.yaml",
         "rules",
         "alerts",
         "alertmanagers",
@@ -152,6 +158,7 @@ fn every_endpoint_of_the_api_is_open_narrowed_or_closed() {
         "targets/metadata",
         "targets/relabel_steps",
         "scrape_pools",
+        "scrape_pools/config",
         "status/config",
         "status/flags",
         "status/runtimeinfo",
@@ -159,7 +166,9 @@ fn every_endpoint_of_the_api_is_open_narrowed_or_closed() {
         "status/tsdb",
         "status/tsdb/blocks",
         "status/walreplay",
+        "status/self_metrics",
         "notifications",
+        "notifications/live",
     ] {
         let status = ask(&gateway, &format!("/of/a/api/v1/{path}")).status;
         assert!([200, 400, 403].contains(&status), "{path}: {status}");
@@ -171,7 +180,14 @@ fn every_endpoint_of_the_api_is_open_narrowed_or_closed() {
     };
     assert_eq!(
         with(400),
-        ["query", "query_exemplars", "query_range", "series"]
+        [
+            "query",
+            "query_cost",
+            "query_exemplars",
+            "query_range",
+            "query_range_cost",
+            "series"
+        ]
     );
     let open = [
         "alerts",
@@ -180,8 +196,12 @@ fn every_endpoint_of_the_api_is_open_narrowed_or_closed() {
         "label/x/values",
         "labels",
         "metadata",
+        "openapi.yaml",
         "parse_query",
         "rules",
+        "search/label_names",
+        "search/label_values",
+        "search/metric_names",
         "status/buildinfo",
     ];
     assert_eq!(with(200), open);

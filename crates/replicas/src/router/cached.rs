@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -26,8 +26,41 @@ use super::query::Prepared;
 /// The endpoint whose answers are cached.
 const RANGE: &str = "/api/v1/query_range";
 
-/// Headers that select the tenant, and so are part of the cache key.
-const SCOPES: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+/// Headers by which no server chooses the data of an answer. All others, such as one that names a
+/// tenant, are part of the key.
+const NEUTRAL: [&str; 28] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "b3",
+    "baggage",
+    "cache-control",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "forwarded",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "pragma",
+    "range",
+    "traceparent",
+    "tracestate",
+    "uber-trace-id",
+    "user-agent",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-query-tags",
+    "x-request-id",
+];
+
+/// Beginnings of the names of further ones.
+const FAMILIES: [&str; 3] = ["x-b3-", "x-dashboard-", "x-panel-"];
 
 /// Queries in flight, by their key.
 #[derive(Debug, Default)]
@@ -84,12 +117,17 @@ impl Router {
         // Identical queries in flight share one answer; if the caller that sent the query goes
         // away, the next one sends it.
         let flight = self.flights.join(&format!("{start} {last} {}", ranged.key));
-        let told = flight
-            .get_or_init(|| self.assembled(cache, query, &ranged))
-            .await;
-        let told = match told.clone() {
+        let mut own = false;
+        let assembled = || {
+            own = true;
+            self.assembled(cache, query, &ranged)
+        };
+        let told = flight.get_or_init(assembled).await.clone();
+        let told = match told {
             Ok(told) => told?,
-            Err(rejection) => return Some(Err(rejection)),
+            Err(rejection) if own => return Some(Err(rejection)),
+            // The failure may be due to the deadline of the caller that sent the query.
+            Err(_) => return None,
         };
         let mut answer = Response::new(told.body.into());
         *answer.status_mut() = told.status;
@@ -198,6 +236,11 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
     if path != RANGE || query.method == Method::HEAD || !query.is_rewindable() {
         return None;
     }
+    let control = query.headers.get_all(CACHE_CONTROL).iter();
+    let mut control = control.filter_map(|value| value.to_str().ok());
+    if control.any(|value| value.contains("no-store") || value.contains("no-cache")) {
+        return None;
+    }
     let mut form = Form::parse(query.form_text().unwrap_or_default()).ok()?;
     let url = Form::parse(text).ok()?;
     for name in url.names() {
@@ -234,9 +277,9 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
             ));
         }
     }
-    for name in SCOPES {
-        for value in query.headers.get_all(name) {
-            key.push_str(&format!("\n{name}: {value:?}"));
+    for (name, value) in &query.headers {
+        if !is_neutral(name.as_str()) {
+            key.push_str(&format!("\n{name}: {:?}", value.as_bytes()));
         }
     }
     Some(Ranged {
@@ -245,6 +288,11 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
         lookahead,
         form,
     })
+}
+
+fn is_neutral(header: &str) -> bool {
+    NEUTRAL.binary_search(&header).is_ok()
+        || FAMILIES.iter().any(|family| header.starts_with(family))
 }
 
 /// A step in milliseconds: a number of seconds, or a duration.

@@ -46,10 +46,15 @@ enum Sending {
 }
 
 /// Endpoints that only read, even by POST.
-const READING: [&str; 8] = [
+const READING: [&str; 13] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
+    "/api/v1/query_cost",
+    "/api/v1/query_range_cost",
+    "/api/v1/search/metric_names",
+    "/api/v1/search/label_names",
+    "/api/v1/search/label_values",
     "/api/v1/series",
     "/api/v1/labels",
     "/api/v1/format_query",
@@ -57,8 +62,9 @@ const READING: [&str; 8] = [
     "/api/v1/read",
 ];
 
-/// Endpoints about a replica's own state, which differs between replicas.
-const OWN: [&str; 8] = [
+/// Endpoints about a replica's own state, which differs between replicas, or that change it.
+const OWN: [&str; 9] = [
+    "/api/v1/admin/",
     "/api/v1/rules",
     "/api/v1/alerts",
     "/api/v1/alertmanagers",
@@ -68,6 +74,13 @@ const OWN: [&str; 8] = [
     "/api/v1/notifications",
     "/api/v1/metadata",
 ];
+
+/// Whether a path belongs to one replica alone. The user interface does, since versions differ in
+/// the files of its pages.
+fn is_own(path: &str) -> bool {
+    let api = path.starts_with("/api/") || path == "/federate";
+    !api || OWN.iter().any(|own| path.starts_with(own))
+}
 
 impl Prepared {
     /// Reads as much of a query as the choice of a replica and retries need.
@@ -101,7 +114,7 @@ impl Prepared {
         }
         Ok(Self {
             idempotent,
-            pinned: OWN.iter().any(|own| path.starts_with(own)),
+            pinned: is_own(path),
             range,
             target: target.to_owned(),
             method: ask.method,

@@ -603,6 +603,46 @@ async fn what_several_want_at_the_same_time_is_asked_for_once() {
     };
     assert_eq!(asked(&router, other).await.0, 200);
     assert_eq!(server.asked(), 2);
+    // So is one with a header that may choose the data, and one that wants no cached answer.
+    for (name, value, expected) in [
+        ("x-account", "a", 3),
+        ("x-account", "b", 4),
+        ("x-account", "a", 4),
+        ("x-prometheus-option", "a", 5),
+        ("x-dashboard-uid", "d", 5),
+        ("traceparent", "t", 5),
+        ("cache-control", "max-age=0, no-store", 6),
+        ("cache-control", "max-age=0", 6),
+    ] {
+        let mut ask = range();
+        ask.headers.insert(name, HeaderValue::from_static(value));
+        assert_eq!(asked(&router, ask).await.0, 200);
+        assert_eq!(server.asked(), expected, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_of_one_caller_is_no_failure_of_another() {
+    let server = serve(Box::new(|n| {
+        Box::pin(async move {
+            if n == 0 {
+                std::future::pending::<()>().await;
+            }
+            answered(200, "late")
+        })
+    }));
+    let router = router(
+        "strategy = \"random\"\nprobe.interval = \"0s\"\ncache = {}",
+        &[&server.url],
+    );
+    let range = |secs: f64| Ask {
+        uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
+        deadline: Instant::now() + Duration::from_secs_f64(secs),
+        ..ask()
+    };
+    let (short, long) = tokio::join!(asked(&router, range(0.2)), asked(&router, range(20.0)));
+    assert_eq!(short.0, 504, "{}", short.1);
+    assert_eq!((long.0, &*long.1), (200, "late"));
 }
 
 /// An answer to a range query: one series with these points.

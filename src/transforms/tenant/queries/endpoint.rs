@@ -9,6 +9,8 @@ pub(super) enum Treatment {
     Selectors,
     /// Each `match[]` is narrowed; without one, a selector of all the tenant's series is added.
     SelectorsOrAll,
+    /// As `SelectorsOrAll`, with the parameters of a search for names.
+    Search,
     /// The queries of remote read are narrowed.
     Read,
     /// The answer's rules are filtered by their labels.
@@ -21,21 +23,28 @@ pub(super) enum Treatment {
     Open,
     /// The answer shows data of all tenants.
     Closed,
+    /// A page of the server's user interface, which shows no data itself: it queries the API.
+    Ui,
 }
 
 use Treatment::{
-    Alerts, Closed, Expression, Metadata, Open, Read, Rules, Selectors, SelectorsOrAll,
+    Alerts, Closed, Expression, Metadata, Open, Read, Rules, Search, Selectors, SelectorsOrAll, Ui,
 };
 
-/// Paths of known endpoints.
-const ENDPOINTS: [(&str, Treatment); 29] = [
+/// Paths of known endpoints. `*` stands for one segment, `**` at the end for any rest.
+const ENDPOINTS: [(&str, Treatment); 58] = [
     ("/api/v1/query", Expression),
     ("/api/v1/query_range", Expression),
     ("/api/v1/query_exemplars", Expression),
+    ("/api/v1/query_cost", Expression),
+    ("/api/v1/query_range_cost", Expression),
     ("/api/v1/series", Selectors),
     ("/federate", Selectors),
     ("/api/v1/labels", SelectorsOrAll),
     ("/api/v1/label/*/values", SelectorsOrAll),
+    ("/api/v1/search/metric_names", Search),
+    ("/api/v1/search/label_names", Search),
+    ("/api/v1/search/label_values", Search),
     ("/api/v1/read", Read),
     ("/api/v1/rules", Rules),
     ("/api/v1/alerts", Alerts),
@@ -43,6 +52,7 @@ const ENDPOINTS: [(&str, Treatment); 29] = [
     ("/api/v1/format_query", Open),
     ("/api/v1/parse_query", Open),
     ("/api/v1/features", Open),
+    ("/api/v1/openapi.yaml", Open),
     ("/api/v1/status/buildinfo", Open),
     ("/-/healthy", Open),
     ("/-/ready", Open),
@@ -51,17 +61,40 @@ const ENDPOINTS: [(&str, Treatment); 29] = [
     ("/api/v1/targets/metadata", Closed),
     ("/api/v1/targets/relabel_steps", Closed),
     ("/api/v1/scrape_pools", Closed),
+    ("/api/v1/scrape_pools/config", Closed),
     ("/api/v1/status/config", Closed),
     ("/api/v1/status/flags", Closed),
     ("/api/v1/status/runtimeinfo", Closed),
     ("/api/v1/status/tsdb", Closed),
     ("/api/v1/status/tsdb/blocks", Closed),
     ("/api/v1/status/walreplay", Closed),
+    ("/api/v1/status/self_metrics", Closed),
     ("/api/v1/notifications", Closed),
+    ("/api/v1/notifications/live", Closed),
+    ("/", Ui),
+    ("/graph", Ui),
+    ("/graph/", Ui),
+    ("/query", Ui),
+    ("/alerts", Ui),
+    ("/rules", Ui),
+    ("/targets", Ui),
+    ("/service-discovery", Ui),
+    ("/alertmanager-discovery", Ui),
+    ("/status", Ui),
+    ("/tsdb-status", Ui),
+    ("/config", Ui),
+    ("/flags", Ui),
+    ("/starting", Ui),
+    ("/version", Ui),
+    ("/favicon.ico", Ui),
+    ("/favicon.svg", Ui),
+    ("/manifest.json", Ui),
+    ("/assets/**", Ui),
+    ("/static/**", Ui),
 ];
 
 /// Parameters of Prometheus and Thanos that choose times, sizes and replicas, not series.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 16] = [
     "time",
     "start",
     "end",
@@ -70,6 +103,10 @@ const HARMLESS: [&str; 12] = [
     "limit",
     "lookback_delta",
     "stats",
+    "cost",
+    "max_series",
+    "max_samples_read",
+    "max_query_duration",
     "dedup",
     "replicaLabels[]",
     "partial_response",
@@ -86,6 +123,21 @@ const OF_RULES: [&str; 8] = [
     "exclude_alerts",
     "group_limit",
     "group_next_token",
+];
+
+/// Parameters of a search; all of them but `match[]` only choose and order what is found.
+const OF_SEARCH: [&str; 11] = [
+    "match[]",
+    "search[]",
+    "fuzz_threshold",
+    "fuzz_alg",
+    "case_sensitive",
+    "include_score",
+    "include_metadata",
+    "sort_by",
+    "sort_dir",
+    "batch_size",
+    "label",
 ];
 
 /// Parameters by which at least one server selects series.
@@ -118,24 +170,32 @@ impl Endpoint {
             Selectors | SelectorsOrAll => &["match[]"],
             Rules => &OF_RULES,
             Metadata => &["metric", "limit_per_metric"],
-            Alerts | Read | Open | Closed => &[],
+            Search => &OF_SEARCH,
+            Alerts | Read | Open | Closed | Ui => &[],
         };
         own.contains(&name) || HARMLESS.contains(&name)
     }
 }
 
-/// Paths that are refused unless they are allowed.
+/// Word in `allow` for all pages of the user interface.
+pub(super) const UI: &str = "ui";
+
+/// What `allow` can name: paths that are refused otherwise, and the user interface.
 pub(super) fn closed() -> impl Iterator<Item = &'static str> {
     let closed = ENDPOINTS.iter().filter(|(_, it)| *it == Closed);
-    closed.map(|(path, _)| *path)
+    closed.map(|(path, _)| *path).chain([UI])
 }
 
-/// Whether a path is refused unless it is allowed.
+/// Whether `allow` can name it.
 pub(super) fn is_closed(path: &str) -> bool {
     closed().any(|closed| closed == path)
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
+    if let Some(before) = pattern.strip_suffix("**") {
+        let rest = path.strip_prefix(before);
+        return rest.is_some_and(|rest| rest.split('/').all(is_segment));
+    }
     match pattern.split_once('*') {
         None => pattern == path,
         Some((before, behind)) => path
@@ -146,7 +206,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 }
 
 /// Whether every server reads the text as one path segment, however often it is decoded. Label
-/// names need no other characters.
+/// names and files need no other characters.
 fn is_segment(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-%.".contains(&byte);
     let lower = text.to_ascii_lowercase();

@@ -67,7 +67,13 @@ fn post(target: &str, body: &'static str) -> Result<(String, String), String> {
 
 #[test]
 fn an_expression_is_narrowed_wherever_it_stands() {
-    for endpoint in ["query", "query_range", "query_exemplars"] {
+    for endpoint in [
+        "query",
+        "query_range",
+        "query_exemplars",
+        "query_cost",
+        "query_range_cost",
+    ] {
         let path = format!("/api/v1/{endpoint}");
         let target = get(&format!("{path}?query=a+-%20b&time=1")).unwrap();
         let expected = r#"a{tenant="a"} - b{tenant="a"}"#;
@@ -107,6 +113,9 @@ fn each_selector_is_narrowed_and_where_none_is_needed_one_is_added() {
         "/api/v1/labels",
         "/api/v1/label/job/values",
         "/api/v1/label/U__a_2e_b/values",
+        "/api/v1/search/metric_names",
+        "/api/v1/search/label_names",
+        "/api/v1/search/label_values",
     ] {
         assert_eq!(
             get(path).unwrap(),
@@ -115,6 +124,9 @@ fn each_selector_is_narrowed_and_where_none_is_needed_one_is_added() {
         let target = get(&format!("{path}?match[]=up")).unwrap();
         assert_eq!(target, format!(r#"{path}?match[]=up{{tenant="a"}}"#));
     }
+    let search = "/api/v1/search/label_values?label=job&search[]=x&sort_by=score&limit=3";
+    let expected = format!(r#"{search}&match[]={{tenant="a"}}"#);
+    assert_eq!(get(search).unwrap(), expected);
     // None is added beside one in the body or the URL: that would select more.
     let (target, body) = post("/api/v1/labels?match[]=up", "start=1").unwrap();
     assert_eq!(target, r#"/api/v1/labels?match[]=up{tenant="a"}"#);
@@ -169,6 +181,11 @@ fn what_is_not_understood_is_refused() {
         ("/api/v1/label/../values", "not known"),
         ("/api/v1/label/a/b/values", "not known"),
         ("/api/v1/label/a%252fb/values", "not known"),
+        ("/assets/../api/v1/targets", "not known"),
+        ("/assets/%2e%2e/api/v1/targets", "not known"),
+        ("/assets/", "not known"),
+        ("/api/v1/search/metric_names?query=up", "\"query\""),
+        ("/api/v1/query_cost", "no query parameter provided"),
         ("/api/v1/nothing", "not known"),
         ("/api/v1/query/", "not known"),
     ] {
@@ -212,14 +229,30 @@ fn a_body_is_a_form_of_a_post_or_there_is_none() {
 
 #[test]
 fn what_tells_of_all_tenants_is_refused_unless_it_is_allowed() {
-    for path in endpoint::closed() {
+    for path in endpoint::closed().filter(|path| *path != endpoint::UI) {
         assert!(get(path).unwrap_err().starts_with("Forbidden: "), "{path}");
         let keys = format!("{KEYS}\nallow = ['{path}']");
         let passed = narrowed(&keys, query("GET", &format!("{path}?any=x"), Body::empty()));
         assert_eq!(passed.unwrap().0, format!("{path}?any=x"));
     }
     for path in [
+        "/",
+        "/query",
+        "/assets/index-1a_b.js",
+        "/static/js/main.1.js",
+    ] {
+        let error = get(path).unwrap_err();
+        assert!(error.starts_with("Forbidden: "), "{path}: {error}");
+        let keys = format!("{KEYS}\nallow = ['ui']");
+        let passed = narrowed(&keys, query("GET", path, Body::empty()));
+        assert_eq!(passed.unwrap().0, path);
+        // Its word opens nothing else.
+        let targets = query("GET", "/api/v1/targets", Body::empty());
+        assert!(narrowed(&keys, targets).is_err());
+    }
+    for path in [
         "/api/v1/status/buildinfo",
+        "/api/v1/openapi.yaml",
         "/-/ready",
         "/api/v1/format_query?query=x%20%2By",
     ] {

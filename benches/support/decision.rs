@@ -43,11 +43,8 @@ pub fn run() {
     let configs: Vec<(String, TenantConfig)> = (0..TENANTS)
         .map(|number| (format!("tenant-{number}"), tenant(number)))
         .collect();
-    let tenants = configs.iter().map(|(name, config)| TenantSettings {
-        name,
-        config,
-        print: None,
-    });
+    let tenants = configs.iter();
+    let tenants = tenants.map(|(name, config)| TenantSettings::of(name, config, None));
     let settings = Settings {
         tenants: tenants.collect(),
         ..Settings::default()

@@ -76,10 +76,7 @@ impl Rules {
 
     /// The admin address, for these methods of a path.
     pub(super) fn listen(&self, path: &str, methods: Methods) -> Listen {
-        Listen {
-            tls: self.config.tls.clone(),
-            ..Listen::new(self.config.address.0, path).methods(methods)
-        }
+        self.config.listen(path, methods)
     }
 
     /// Scheme of its URLs.
@@ -160,25 +157,20 @@ impl Access for Door {
 mod tests {
     use http::Method;
 
-    use metrifold_base::{Address, Secret};
+    use metrifold_base::Secret;
     use metrifold_http::Authorization;
 
     use super::*;
 
     fn config(hosts: &[&str], token: Option<&str>) -> ApiConfig {
-        ApiConfig {
-            address: Address(([127, 0, 0, 1], 0).into()),
-            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
-            basic_auth: None,
-            authorization: token.map(|token| Authorization {
-                scheme: "Bearer".to_owned(),
-                credentials: Some(Secret::new(token)),
-                credentials_file: None,
-            }),
-            remote_reads: false,
-            tls: None,
-            access: None,
-        }
+        let mut config: ApiConfig = toml::from_str("address = \"127.0.0.1:0\"").unwrap();
+        config.hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        config.authorization = token.map(|token| Authorization {
+            scheme: "Bearer".to_owned(),
+            credentials: Some(Secret::new(token)),
+            credentials_file: None,
+        });
+        config
     }
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -298,10 +290,8 @@ mod tests {
         ] {
             assert_eq!(far(&closed, guard, &[host]), status, "{guard:?}");
         }
-        let open = ApiConfig {
-            remote_reads: true,
-            ..closed
-        };
+        let mut open = closed;
+        open.remote_reads = true;
         assert_eq!(far(&open, Guard::Read, &[host]), 200);
         assert_eq!(far(&open, Guard::Change, &[host]), 403);
         let token = config(&[], Some("t0ken"));

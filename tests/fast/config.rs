@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use metrifold_engine::config;
 use metrifold_engine::config::{LoadOptions, ProcessEnvironment, Severity, unknown_keys};
+use metrifold_http::Methods;
 use metrifold_testing::{Process, run};
 
 use crate::components::components;
@@ -411,6 +413,50 @@ fn credentials_stand_together_where_the_pages_say_so() {
 fn load(text: &str) -> Result<config::Loaded, Vec<config::Diagnostic>> {
     let options = LoadOptions { environment: false };
     config::parse_texts(&[("test.toml", text)], &ProcessEnvironment, options)
+}
+
+#[test]
+fn the_admin_address_can_name_a_listener_that_no_source_has() {
+    let keys = "address = '127.0.0.1:8686'\nmax_connections = 7\nidle_timeout = '9s'\ntls = { cert_file = '/a.crt', key_file = '/a.key' }\n";
+    let rest = "[sources.in]\ntype = 'remote_write'\naddress = ':1'\n[sinks.out]\ntype = 'blackhole'\ninputs = ['in']\n";
+    let text = format!("[api]\nlistener = 'admin'\n[listeners.admin]\n{keys}{rest}");
+    let named = load(&text).unwrap();
+    let own = load(&format!("[api]\n{keys}{rest}")).unwrap();
+    assert!(named.warnings.is_empty(), "{:?}", named.warnings);
+    assert_eq!(named.config.api(), own.config.api());
+    let listen = named.config.api().unwrap().listen("/", Methods::GET);
+    assert_eq!(listen.max_connections, Some(7));
+    assert_eq!(listen.idle_timeout, Duration::from_secs(9));
+
+    // Commands find the address there, and the certificate beside the file.
+    let folder = tempfile::tempdir().unwrap();
+    let beside = text.replace("'/a.", "'a.");
+    let file = write(folder.path(), "metrifold.toml", &beside);
+    let api = config::api_of(&[file], &ProcessEnvironment).unwrap();
+    assert_eq!(api.address.0.port(), 8686);
+    assert_eq!(api.tls.unwrap().cert_file, folder.path().join("a.crt"));
+
+    for (from, to, message) in [
+        (
+            "'admin'",
+            "'admim'",
+            "api: there is no listener of this name",
+        ),
+        (
+            "'admin'",
+            "'admin'\nidle_timeout = '1s'",
+            "api: `idle_timeout` cannot be set together with listener",
+        ),
+        (
+            "address = ':1'",
+            "listener = 'admin'",
+            "api: address 127.0.0.1:8686 is taken by sources.in",
+        ),
+    ] {
+        let found = load(&text.replacen(from, to, 1)).unwrap_err();
+        assert!(found[0].message.contains(message), "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
 }
 
 /// A configuration with these lines under `[listeners.public]` and in the source `in`.

@@ -1,12 +1,14 @@
 //! Measures the time of an access decision, and the memory of 100,000 tenants, each with a role and a
-//! binding.
+//! binding, of tables and of Observatorium's files.
 //!
-//! `cargo run --profile quick -p metrifold-access --example cost`
+//! `cargo run --profile quick -p metrifold-access --example cost`; the argument `files` measures only the
+//! latter.
 
 use std::fs;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -22,7 +24,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use metrifold_access::{
-    BindingConfig, Gate, RoleConfig, Settings, TenantConfig, TenantSettings, Tenants,
+    AccessConfig, BindingConfig, Gate, RoleConfig, Settings, TenantConfig, TenantSettings, Tenants,
 };
 use metrifold_http::access::{Access, Head, Permission};
 
@@ -33,6 +35,10 @@ const ROUNDS: usize = 5;
 fn main() {
     let folder = std::env::temp_dir().join(format!("metrifold-cost-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder for tokens");
+    files(&folder);
+    if std::env::args().any(|argument| argument == "files") {
+        return;
+    }
     let hex = |token: &str| -> String {
         let digest = Sha256::digest(token.as_bytes());
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -73,11 +79,7 @@ fn main() {
     let tenants = configs
         .iter()
         .zip(0..)
-        .map(|((name, config), print)| TenantSettings {
-            name,
-            config,
-            print: Some(print),
-        });
+        .map(|((name, config), print)| TenantSettings::of(name, config, Some(print)));
     let settings = Settings {
         tenants: tenants.collect(),
         roles: named(&roles),
@@ -136,6 +138,54 @@ fn main() {
         );
     }
     fs::remove_dir_all(&folder).expect("the folder is removed");
+}
+
+/// Measures the memory of tenants in Observatorium's files, and the time to build them again.
+fn files(folder: &Path) {
+    let [tenants_file, rbac_file] = ["tenants.yaml", "rbac.yaml"].map(|name| folder.join(name));
+    let entries = |entry: &dyn Fn(usize) -> String| (0..TENANTS).map(entry).collect::<String>();
+    let tenants = entries(&|number| {
+        format!(
+            "- name: tenant-{number}\n  id: 00000000-0000-4000-0000-{number:012}\n  oidc:\n    \
+             clientID: metrics\n    issuerURL: https://127.0.0.1:1/{}\n",
+            number % 10
+        )
+    });
+    let roles = entries(&|number| {
+        format!(
+            "- name: tenant-{number}\n  resources: [metrics]\n  tenants: [tenant-{number}]\n  \
+             permissions: [read, write]\n"
+        )
+    });
+    let bindings = entries(&|number| {
+        format!(
+            "- name: tenant-{number}\n  roles: [tenant-{number}]\n  subjects:\n  - name: agent-{number}\n    \
+             kind: user\n"
+        )
+    });
+    let rbac = format!("roles:\n{roles}roleBindings:\n{bindings}");
+    fs::write(&tenants_file, format!("tenants:\n{tenants}")).expect("a file of tenants");
+    fs::write(&rbac_file, rbac).expect("a file of roles");
+    let text = format!("tenants_file = {tenants_file:?}\nrbac_file = {rbac_file:?}");
+    let before = resident();
+    let mut built: Option<(AccessConfig, Tenants)> = None;
+    for _ in 0..3 {
+        let access: AccessConfig = toml::from_str(&text).expect("a table");
+        if let Some((access_before, _)) = &built {
+            access.take_over(access_before);
+        }
+        let started = Instant::now();
+        let settings = Settings {
+            access: access.clone(),
+            ..Settings::default()
+        };
+        let tenants = Tenants::build(&settings, built.as_ref().map(|(_, tenants)| tenants));
+        let tenants = tenants.unwrap_or_else(|errors| panic!("{errors:?}"));
+        built = Some((access, tenants));
+        let taken = (resident() - before) >> 20;
+        let took = started.elapsed();
+        println!("{TENANTS} tenants of files built in {took:?}; they take {taken} MiB");
+    }
 }
 
 /// Measures the time of one decision.

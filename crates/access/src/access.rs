@@ -8,6 +8,7 @@ use metrifold_base::keys;
 
 use crate::limits::LimitsConfig;
 use crate::observatorium::{Aside, Foreign, ForeignTenants, Rbac};
+use crate::roles::Role;
 
 keys! {
     /// `[access]`: how requests name tenants, files with tenants and roles, and default limits.
@@ -71,13 +72,15 @@ impl AccessConfig {
     /// The names and ids of the tenants, and the names of the roles, in `tenants_file` and `rbac_file`.
     pub fn names_in_files(&self) -> (Vec<&str>, Vec<&str>) {
         let tenants = self.tenants_file.iter().flat_map(Foreign::get);
-        let tenants = tenants.flat_map(ForeignTenants::tenants);
-        let names = tenants.flat_map(|it| [Some(it.name), it.config.id.as_deref()]);
+        let tenants = tenants.flat_map(ForeignTenants::memberships);
+        let names = tenants
+            .flat_map(|it| [&it.name, &it.tenant])
+            .map(|it| Some(&**it));
         let aside = self.tenants_file.iter().flat_map(Foreign::get);
         let aside = aside.flat_map(ForeignTenants::aside);
         let names = names.chain(aside.flat_map(|it| [Some(&*it.name), it.id.as_deref()]));
         let roles = self.rbac_file.iter().flat_map(Foreign::get);
-        let roles = roles.flat_map(Rbac::roles).map(|(name, _)| name);
+        let roles = roles.flat_map(Rbac::roles).map(Role::name);
         (names.flatten().collect(), roles.collect())
     }
 

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use metrifold_base::{Endpoint, Period, Secret, keys, words};
 use metrifold_http::ClientTls;
 use metrifold_http::access::Permission;
+use metrifold_model::Membership;
 
 use crate::limits::LimitsConfig;
 use crate::networks::Network;
@@ -224,16 +226,30 @@ words! {
 }
 
 /// A tenant that is to be built.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct TenantSettings<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its configuration.
+    /// Its name and its id, which count instead of that in `config`.
+    pub membership: Membership,
+    /// The rest of its configuration.
     pub config: &'a TenantConfig,
     /// A number that differs if the configuration or the content of a file that it names does; `None`
     /// if it is not known. A tenant with the same number as before is taken over without reading its
     /// files.
     pub print: Option<u64>,
+}
+
+impl<'a> TenantSettings<'a> {
+    /// The settings of the table `[tenants.NAME]`.
+    pub fn of(name: &str, config: &'a TenantConfig, print: Option<u64>) -> Self {
+        let name: Arc<str> = name.into();
+        let id = config.id.as_deref();
+        let tenant = id.map_or_else(|| Arc::clone(&name), Arc::from);
+        Self {
+            membership: Membership { name, tenant },
+            config,
+            print,
+        }
+    }
 }
 
 impl TenantConfig {

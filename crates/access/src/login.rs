@@ -23,7 +23,8 @@ pub(crate) fn cross_site(headers: &HeaderMap, external_url: &str, method: &Metho
             Some(origin) => {
                 !is_own_origin(origin, external_url) || headers.get_all(ORIGIN).iter().count() > 1
             }
-            None => !reads && headers.contains_key("cookie"),
+            None if reads || !headers.contains_key("cookie") => false,
+            None => !word("referer").is_some_and(|page| is_own_origin(page, external_url)),
         },
     }
 }
@@ -95,6 +96,19 @@ mod tests {
             (&post, &[("origin", "https://evil.example")], true),
             (&post, &[("origin", "null")], true),
             (&post, &[("cookie", "a=b")], true),
+            (
+                &post,
+                &[("cookie", "a=b"), ("referer", "https://evil.example/x")],
+                true,
+            ),
+            (
+                &post,
+                &[
+                    ("cookie", "a=b"),
+                    ("referer", "https://gateway.example/x?y"),
+                ],
+                false,
+            ),
             (&get, &[("cookie", "a=b")], false),
             (&get, &[], false),
         ] {

@@ -18,7 +18,7 @@ use metrifold_model::{Membership, Rejection, RejectionKind};
 
 use crate::cache::Cache;
 use crate::config::OpaConfig;
-use crate::digest;
+use crate::digest::{self, Digest};
 use crate::fetch;
 use crate::proof::Proven;
 use crate::roles::METRICS;
@@ -69,7 +69,7 @@ impl Opa {
         let allowed = match self.known.get(&key) {
             Some(allowed) => allowed,
             None => {
-                let allowed = self.ask(input).await.map_err(|reason: Arc<str>| {
+                let allowed = self.ask(input, &key).await.map_err(|reason: Arc<str>| {
                     if let Some(silent) = self.log.pass() {
                         warn!(error = %reason, silent, "no decision from an open policy agent");
                     }
@@ -92,12 +92,16 @@ impl Opa {
         Err(Rejection::new(RejectionKind::Forbidden, reason))
     }
 
-    async fn ask(&self, input: String) -> Result<bool, Arc<str>> {
+    async fn ask(&self, input: String, key: &Digest) -> Result<bool, Arc<str>> {
         let limit: Duration = self.config.timeout.0;
         let deadline = Instant::now() + limit;
         let Ok(Ok(_turn)) = timeout(limit, self.turns.acquire()).await else {
             return Err("too many decisions are pending".into());
         };
+        // A concurrent request may have been decided alike meanwhile.
+        if let Some(allowed) = self.known.get(key) {
+            return Ok(allowed);
+        }
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let left = deadline.saturating_duration_since(Instant::now());

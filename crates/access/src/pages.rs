@@ -23,7 +23,7 @@ use crate::digest;
 use crate::login::seal::random;
 use crate::login::{cross_site, is_own};
 use crate::proof::oidc::Verifier;
-use crate::proof::session::{Login, Session, Tokens, cookie};
+use crate::proof::session::{Login, Session, Tokens, cookie, cookies};
 use crate::tenants::Tenants;
 
 /// Maximum time between the redirect to the issuer and the callback.
@@ -41,9 +41,8 @@ pub(crate) struct Pages {
 /// A request for a page.
 struct Visit {
     uri: Uri,
+    /// The headers of the request, its cookies among them.
     headers: HeaderMap,
-    /// The `Cookie` headers of the request.
-    cookies: HeaderMap,
     tenant: String,
     action: String,
 }
@@ -52,16 +51,15 @@ impl Visit {
     fn of(request: Request) -> Self {
         let param = |name| request.param(name).unwrap_or_default().to_owned();
         let (tenant, action) = (param("tenant"), param("action"));
-        let mut cookies = HeaderMap::new();
+        let mut headers = request.headers;
         for line in request.cookies {
-            cookies.append(COOKIE, line);
+            headers.append(COOKIE, line);
         }
         Self {
             tenant,
             action,
-            cookies,
+            headers,
             uri: request.uri,
-            headers: request.headers,
         }
     }
 }
@@ -137,7 +135,29 @@ fn away_cookie(state: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("__Host-metrifold-login-{short}")
+    format!("{AWAY}{short}")
+}
+
+/// Prefix of the names of these cookies.
+const AWAY: &str = "__Host-metrifold-login-";
+
+/// Maximum number of attempts to log in that a browser keeps: the cookies of more, for example of the many
+/// tabs that it opens again, would not fit into the head of a request.
+const ATTEMPTS: usize = 8;
+
+/// Cookies of attempts for which one more leaves no room: the oldest, which browsers send first
+/// (RFC 6265, section 5.4).
+fn forgotten(headers: &HeaderMap) -> Vec<String> {
+    let names = cookies(headers).map(|(name, _)| name);
+    let mut names: Vec<String> = names
+        .filter(|name| {
+            let suffix = name.strip_prefix(AWAY);
+            suffix.is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        })
+        .map(str::to_owned)
+        .collect();
+    names.truncate((names.len() + 1).saturating_sub(ATTEMPTS));
+    names
 }
 
 /// Redirects a browser to the issuer.
@@ -188,6 +208,9 @@ async fn begin(
     let sealed = login.sealer.seal(&name, &text).map_err(internal)?;
     let mut response = sent_to(&format!("{base}?{asked}"))?;
     set_cookie(&mut response, &name, &sealed, PATIENCE)?;
+    for name in forgotten(&visit.headers) {
+        set_cookie(&mut response, &name, "", Duration::ZERO)?;
+    }
     Ok(response)
 }
 
@@ -202,7 +225,7 @@ async fn complete(
     let given = given.map_err(Rejection::invalid)?;
     let state = one(&given, "state").ok_or_else(|| Rejection::invalid("state is missing"))?;
     let name = away_cookie(&state);
-    let away = cookie(&visit.cookies, &name).and_then(|sealed| login.sealer.open(&name, sealed));
+    let away = cookie(&visit.headers, &name).and_then(|sealed| login.sealer.open(&name, sealed));
     let away = away.and_then(|text| serde_json::from_slice::<Away>(&text).ok());
     let away = away.filter(|away| {
         away.state == state && *away.tenant == *at.name && get_current_timestamp() < away.until
@@ -240,8 +263,13 @@ async fn log_in(
         let reason = format!("the issuer refuses the login: {}", foreign(&error, 100));
         return Err(Rejection::new(RejectionKind::Forbidden, reason));
     }
+    let issuer = verifier.issuer();
+    let endpoints = issuer.endpoints().await;
+    let endpoints = endpoints.map_err(Rejection::from)?;
     // RFC 9207: the answer of another issuer (mix-up attack).
-    if one("iss").is_some_and(|issuer| issuer != verifier.issuer().url()) {
+    let mut named = given.values("iss").peekable();
+    let nameless = endpoints.names_issuer && named.peek().is_none();
+    if nameless || named.any(|name| name != issuer.url()) {
         let reason = "the answer is from another issuer";
         return Err(Rejection::new(RejectionKind::Forbidden, reason));
     }
@@ -251,9 +279,6 @@ async fn log_in(
     asked.add("code", &code);
     asked.add("redirect_uri", &callback(login, at));
     asked.add("code_verifier", &away.verifier);
-    let issuer = verifier.issuer();
-    let endpoints = issuer.endpoints().await;
-    let endpoints = endpoints.map_err(Rejection::from)?;
     let tokens = match login.ask(issuer, &endpoints, asked).await {
         Tokens::Given(tokens) => tokens,
         Tokens::Unknown(reason) => return Err(Rejection::unavailable(&*reason)),
@@ -296,7 +321,7 @@ async fn leave(verifier: &Verifier, login: &Login, visit: &Visit) -> Result<Resp
         let reason = "a page of another origin cannot log a user out";
         return Err(Rejection::new(RejectionKind::Forbidden, reason));
     }
-    let session = login.shown(&visit.cookies);
+    let session = login.shown(&visit.headers);
     if let Some(session) = &session {
         login.end(session);
     }

@@ -33,6 +33,54 @@ pub(crate) struct Roles {
     open: bool,
 }
 
+/// A role, as compact as there may be one for each of very many tenants.
+#[derive(Debug)]
+pub(crate) struct Role {
+    name: Arc<str>,
+    tenants: Box<[Arc<str>]>,
+    permissions: Permissions,
+}
+
+/// A binding of roles to users and groups.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    roles: Box<[Arc<str>]>,
+    subjects: Box<[(SubjectKind, Arc<str>)]>,
+}
+
+impl Role {
+    /// Makes a role. `text` makes the names, of which equal ones may share their text.
+    pub(crate) fn new(
+        name: &str,
+        config: &RoleConfig,
+        text: &mut impl FnMut(&str) -> Arc<str>,
+    ) -> Self {
+        let of_metrics = config.resources.iter().any(|resource| resource == METRICS);
+        Self {
+            name: text(name),
+            tenants: config.tenants.iter().map(|it| text(it)).collect(),
+            permissions: match of_metrics {
+                true => Permissions::of(&config.permissions),
+                false => Permissions::default(),
+            },
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Binding {
+    /// Makes a binding. `text` makes the names, as for [`Role::new`].
+    pub(crate) fn new(config: &BindingConfig, text: &mut impl FnMut(&str) -> Arc<str>) -> Self {
+        let roles = config.roles.iter().map(|it| text(it)).collect();
+        let subjects = config.subjects.iter();
+        let subjects = subjects.map(|it| (it.kind, text(&it.name))).collect();
+        Self { roles, subjects }
+    }
+}
+
 /// A set of permissions, one bit each.
 #[derive(Clone, Copy, Debug, Default)]
 struct Permissions(u8);
@@ -55,25 +103,21 @@ impl Roles {
     /// Compiles roles and bindings. Without either, every authenticated caller of a tenant may read and
     /// write there, but has no admin permission.
     pub(crate) fn new<'a>(
-        roles: impl IntoIterator<Item = (&'a str, &'a RoleConfig)>,
-        bindings: impl IntoIterator<Item = &'a BindingConfig>,
+        roles: impl IntoIterator<Item = &'a Role>,
+        bindings: impl IntoIterator<Item = &'a Binding>,
     ) -> Self {
         let mut compiled = Self::default();
         let mut by_name: HashMap<&str, Indices> = HashMap::new();
-        for (name, role) in roles {
+        for role in roles {
             let number = compiled.permissions.len();
-            by_name.entry(name).or_default().push(number);
-            let of_metrics = role.resources.iter().any(|resource| resource == METRICS);
-            compiled.permissions.push(match of_metrics {
-                true => Permissions::of(&role.permissions),
-                false => Permissions::default(),
-            });
-            if role.tenants.iter().any(|tenant| tenant == EVERY) {
+            by_name.entry(&role.name).or_default().push(number);
+            compiled.permissions.push(role.permissions);
+            if role.tenants.iter().any(|tenant| **tenant == *EVERY) {
                 compiled.every.push(number);
                 continue;
             }
             for tenant in &role.tenants {
-                let tenant = Arc::from(tenant.as_str());
+                let tenant = Arc::clone(tenant);
                 compiled.tenants.entry(tenant).or_default().push(number);
             }
         }
@@ -83,12 +127,12 @@ impl Roles {
             let roles = binding.roles.iter();
             let roles = roles.filter_map(|role| by_name.get(&**role));
             let roles: Vec<usize> = roles.flat_map(Indices::as_slice).copied().collect();
-            for subject in &binding.subjects {
-                let subjects = match subject.kind {
+            for (kind, name) in &binding.subjects {
+                let subjects = match kind {
                     SubjectKind::User => &mut compiled.users,
                     SubjectKind::Group => &mut compiled.groups,
                 };
-                let of = subjects.entry(subject.name.as_str().into()).or_default();
+                let of = subjects.entry(Arc::clone(name)).or_default();
                 of.extend(roles.iter().copied());
             }
         }
@@ -328,7 +372,14 @@ mod tests {
             ),
         ];
         for (what, roles, bindings, (subject, groups, tenant, permission), expected) in cases {
-            let roles = Roles::new(roles.iter().map(|(name, role)| (*name, role)), &bindings);
+            let mut text = |name: &str| Arc::from(name);
+            let roles = roles.iter();
+            let roles: Vec<Role> = roles
+                .map(|(name, it)| Role::new(name, it, &mut text))
+                .collect();
+            let bindings = bindings.iter().map(|it| Binding::new(it, &mut text));
+            let bindings: Vec<Binding> = bindings.collect();
+            let roles = Roles::new(&roles, &bindings);
             let groups: Vec<Arc<str>> = groups.iter().map(|&group| group.into()).collect();
             let allowed = roles.allow(Some(subject), &groups, tenant, permission);
             assert_eq!(allowed, expected, "{what}");

@@ -22,12 +22,12 @@ use crate::config::{BindingConfig, RoleConfig, TenantSettings};
 use crate::digest::Digest;
 use crate::indices::Indices;
 use crate::limits::{Limits, Passes, UsageCell};
-use crate::observatorium::{Aside, Foreign};
+use crate::observatorium::{Aside, Foreign, Rbac};
 use crate::opa::Opa;
 use crate::proof::Method;
 use crate::proof::basic::Users;
 use crate::proof::issuer::Issuer;
-use crate::roles::Roles;
+use crate::roles::{Binding, Role, Roles};
 use crate::trouble::{AsideTenant, Trouble};
 
 use builder::Builder;
@@ -106,17 +106,13 @@ impl Tenants {
     /// Fails with all files that cannot be read and all contradictions, each with its table.
     pub fn build(settings: &Settings<'_>, before: Option<&Self>) -> Result<Self, Errors> {
         let mut builder = Builder::new(settings, before);
-        let mut roles: Vec<(&str, &RoleConfig)> = settings.roles.clone();
-        let mut bindings: Vec<&BindingConfig> = Vec::new();
-        bindings.extend(settings.bindings.iter().map(|(_, binding)| *binding));
         for tenant in &settings.tenants {
-            builder.tenant(*tenant, &format!("tenants.{}", tenant.name));
+            builder.tenant(tenant, "");
         }
         match settings.access.tenants_file.as_ref().map(Foreign::get) {
             Some(Ok(foreign)) => {
                 for tenant in foreign.tenants() {
-                    let table = format!("tenants.{} of tenants_file", tenant.name);
-                    builder.tenant(tenant, &table);
+                    builder.tenant(&tenant, " of tenants_file");
                 }
                 for Aside { name, id, reason } in foreign.aside() {
                     error!(
@@ -137,15 +133,31 @@ impl Tenants {
             Some(Err(reason)) => builder.error("access", "tenants_file", reason),
             None => {}
         }
-        match settings.access.rbac_file.as_ref().map(Foreign::get) {
-            Some(Ok(rbac)) => {
-                roles.extend(rbac.roles());
-                bindings.extend(rbac.bindings());
+        let rbac = match settings.access.rbac_file.as_ref().map(Foreign::get) {
+            Some(Ok(rbac)) => Some(rbac),
+            Some(Err(reason)) => {
+                builder.error("access", "rbac_file", reason);
+                None
             }
-            Some(Err(reason)) => builder.error("access", "rbac_file", reason),
-            None => {}
-        }
-        let known: HashSet<&str> = roles.iter().map(|(name, _)| *name).collect();
+            None => None,
+        };
+        let mut text = |name: &str| Arc::from(name);
+        let roles = settings.roles.iter();
+        let roles: Vec<Role> = roles
+            .map(|(name, it)| Role::new(name, it, &mut text))
+            .collect();
+        let bindings = settings.bindings.iter();
+        let bindings: Vec<Binding> = bindings
+            .map(|(_, it)| Binding::new(it, &mut text))
+            .collect();
+        let roles = || roles.iter().chain(rbac.into_iter().flat_map(Rbac::roles));
+        let bindings = bindings
+            .iter()
+            .chain(rbac.into_iter().flat_map(Rbac::bindings));
+        let known = match settings.bindings[..] {
+            [] => HashSet::new(),
+            _ => roles().map(Role::name).collect(),
+        };
         for (name, binding) in &settings.bindings {
             for role in &binding.roles {
                 if !known.contains(role.as_str()) {
@@ -164,7 +176,7 @@ impl Tenants {
                 }
             }
         }
-        let roles = Roles::new(roles, bindings);
+        let roles = Roles::new(roles(), bindings);
         builder.built.roles = match settings.access.rbac_file {
             Some(_) => roles.restrictive(),
             None => roles,

@@ -42,9 +42,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use metrifold_base::keys::{Shape, Shaped};
-use metrifold_base::{Address, Problems, keys};
+use metrifold_base::{Address, Period, Problems, keys};
 use metrifold_files::NamedFiles;
-use metrifold_http::{AccessBy, Authorization, BasicAuth, ServerTls, auth};
+use metrifold_http::{AccessBy, Authorization, BasicAuth, Listen, Methods, ServerTls, auth};
 
 use crate::component::{Resource, SinkConfig, SourceConfig, TransformConfig};
 use crate::memory::Bounds;
@@ -108,6 +108,8 @@ keys! {
     pub struct ApiConfig {
         /// Address of the admin API, the status page, metrics and health checks.
         pub address: Address = required("127.0.0.1:8686"),
+        /// Name of a listener under `[listeners.NAME]`, whose keys `address`, `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age` replace those here. No source can use it as well.
+        listener: Option<String> = unset("admin"),
         /// Additional host names by which the admin API is reached, besides IP addresses and `localhost`.
         pub hosts: Vec<String> = unset(["metrifold.example"]),
         /// User name and password that are required for changes, and for reads from other machines. Without any credentials, only callers on this machine can change anything.
@@ -118,8 +120,30 @@ keys! {
         pub remote_reads: bool = default(false),
         /// TLS settings of the admin API. Unset, it serves plain HTTP.
         pub tls: Option<ServerTls> = optional,
+        /// Maximum number of open connections. By default 1024, or a quarter of the process's limit of [file descriptors](operations.md#descriptors) if that is less. A further connection replaces one without a request in flight, or waits until there is one.
+        pub max_connections: Option<usize> = unset(1024),
+        /// Maximum time for the TLS handshake, and for receiving the head of a request.
+        pub header_timeout: Period = default("10s"),
+        /// Maximum time for which a connection can be idle between two requests.
+        pub idle_timeout: Period = default("5m"),
+        /// Age after which a connection is closed with its next answer.
+        pub max_connection_age: Period = default("1h"),
         /// Access control: with `tenants`, callers must authenticate as a tenant under `[tenants.NAME]` and have the permission `admin` there, also on this machine. Excludes `basic_auth`, `authorization` and `remote_reads`.
         pub access: Option<AccessBy> = unset("tenants"),
+    }
+}
+
+impl ApiConfig {
+    /// The admin address, for these methods of a path.
+    pub fn listen(&self, path: &str, methods: Methods) -> Listen {
+        Listen {
+            tls: self.tls.clone(),
+            max_connections: self.max_connections,
+            header_timeout: self.header_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            max_age: self.max_connection_age.0,
+            ..Listen::new(self.address.0, path).methods(methods)
+        }
     }
 }
 
@@ -139,8 +163,12 @@ impl TableConfig for ApiConfig {
             let help = "remove basic_auth, authorization and remote_reads";
             problems.at("access", what).help(help);
         }
+        self.listen("/", Methods::GET).validate(problems);
+        if self.listener.is_some() {
+            // A reference is replaced by the listener's keys before; one that is left is unknown.
+            problems.at("listener", "is not known");
+        }
         if let Some(tls) = &self.tls {
-            tls.validate("tls", problems);
             AccessBy::validate_tls(self.access, tls, problems);
         }
         for (place, host) in self.hosts.iter().enumerate() {

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use toml::{Table, Value};
 
 use metrifold_access::config::{SubjectKind, SubjectOf};
-use metrifold_access::observatorium::{self, ForeignTenants, Rbac};
+use metrifold_access::observatorium::{self, ForeignTenants, RbacTables};
 use metrifold_access::{TenantConfig, TenantSettings};
 
 use super::Converted;
@@ -306,8 +306,7 @@ impl ObservatoriumArgs {
             self.add_tls(&mut backend, &url);
             if let Some(tenants) = tenants {
                 let tenants = tenants.tenants();
-                let ids = tenants.map(|it| it.config.id.as_deref().unwrap_or(it.name));
-                let ids: Vec<Value> = ids.map(Value::from).collect();
+                let ids: Vec<Value> = tenants.map(|it| (*it.membership.tenant).into()).collect();
                 backend.insert("tenants".to_owned(), ids.into());
             }
             source.insert("backend".to_owned(), backend.into());
@@ -320,7 +319,7 @@ impl ObservatoriumArgs {
                 "the rules backend keeps rules as tenants write them: have the ruler load those in {RULER_PATH}, which are restricted to the tenant's own series"
             ));
             let mut tenants = tenants.into_iter().flat_map(ForeignTenants::tenants);
-            if tenants.any(|it| it.config.id.as_deref().is_some_and(|id| id != it.name)) {
+            if tenants.any(|it| it.membership.tenant != it.membership.name) {
                 notes.add(
                     "rules are kept by the ids of tenants, and those of the Observatorium API by their names: write the present rules again",
                 );
@@ -363,24 +362,24 @@ fn path(path: &Path) -> String {
 /// Adds the tables of tenants, roles and bindings.
 fn access(
     tenants: &ForeignTenants,
-    rbac: Option<&Rbac>,
+    rbac: Option<&RbacTables>,
     root: &mut Table,
     notes: &mut Notes,
 ) -> Result<(), String> {
     let mut tables = Table::new();
     for settings in tenants.tenants() {
-        let name = settings.name;
+        let name = &*settings.membership.name;
         if table_name(name, |_| false) != name {
             return Err(format!(
                 "tenant {name:?}: a table cannot have this name: set `tenants_file` under [access] instead of converting the tenants"
             ));
         }
-        tables.insert(name.to_owned(), tenant(settings, notes).into());
+        tables.insert(name.to_owned(), tenant(&settings, notes).into());
     }
     for (name, note) in tenants.notes() {
         notes.add(format!("tenant {name:?}: {note}"));
     }
-    let Some(rbac) = rbac else {
+    let Some((rbac_roles, rbac_bindings)) = rbac else {
         notes.add(
             "without --rbac.config every authenticated caller of a tenant may read, write and change rules there",
         );
@@ -389,9 +388,9 @@ fn access(
     };
     let mut roles = Table::new();
     let mut names = HashMap::new();
-    for (name, role) in rbac.roles() {
+    for (name, role) in rbac_roles {
         let table = table_name(name, |name| roles.contains_key(name));
-        if table != name {
+        if table != *name {
             notes.add(format!("the role {name:?} is called {table}"));
         }
         let known = |tenant: &&String| {
@@ -407,10 +406,10 @@ fn access(
             "resources" => role.resources.clone(), "tenants" => of, "permissions" => permissions,
         };
         roles.insert(table.clone(), role.into());
-        names.insert(name, table);
+        names.insert(name.as_str(), table);
     }
     let mut bindings = Table::new();
-    for (number, binding) in (1..).zip(rbac.bindings()) {
+    for (number, binding) in (1..).zip(rbac_bindings) {
         let known = |role: &String| {
             let table = names.get(role.as_str()).cloned();
             if table.is_none() {
@@ -442,12 +441,9 @@ fn access(
     Ok(())
 }
 
-fn tenant(settings: TenantSettings<'_>, notes: &mut Notes) -> Table {
-    let (name, tenant): (_, &TenantConfig) = (settings.name, settings.config);
-    let mut table = Table::new();
-    if let Some(id) = &tenant.id {
-        table.insert("id".to_owned(), id.as_str().into());
-    }
+fn tenant(settings: &TenantSettings<'_>, notes: &mut Notes) -> Table {
+    let (name, tenant): (_, &TenantConfig) = (&*settings.membership.name, settings.config);
+    let mut table = table! { "id" => &*settings.membership.tenant };
     if let Some(oidc) = &tenant.oidc {
         let mut own = table! {
             "issuer" => oidc.issuer.as_str(),

@@ -133,6 +133,11 @@ fn whoever_did_not_leave_from_here_does_not_come_back() {
     let elsewhere = back.replace("iss=http", "iss=https");
     expect(&jane.open(&elsewhere), 403);
     expect(&jane.open("/oidc/acme/callback?code=x"), 400);
+    for other in ["", "&iss=https://evil.example&iss=https://evil.example"] {
+        let back = jane.at_issuer("/oidc/acme/login");
+        let (rest, _) = back.split_once("&iss=").unwrap();
+        expect(&jane.open(&format!("{rest}{other}")), 403);
+    }
     assert!(jane.cookies.is_empty(), "the attempt is over");
     expect(&jane.open(&back), 403);
     let back = jane.at_issuer("/oidc/acme/login");
@@ -156,6 +161,20 @@ fn nobody_is_led_to_another_server() {
         let returned = browser.open(&back);
         assert_eq!(browser.path(&returned), "/", "{place}");
     }
+}
+
+#[test]
+fn a_browser_that_opens_many_pages_keeps_a_few_attempts_and_completes_the_last() {
+    let rig = Rig::start(300);
+    let mut browser = rig.browser();
+    for _ in 0..20 {
+        expect(
+            &browser.open(&format!("/oidc/acme/login?return={QUERY}")),
+            303,
+        );
+    }
+    assert_eq!(browser.cookies.len(), 8);
+    expect(&browser.log_in(QUERY), 200);
 }
 
 #[test]
@@ -215,9 +234,19 @@ fn pages_of_other_origins_ask_nothing_in_anybodys_name() {
             answer.text()
         );
     }
-    let foreign = [("sec-fetch-site", "cross-site")];
-    expect(&browser.ask("GET", "/oidc/acme/logout", &foreign), 403);
-    expect(&browser.ask("GET", QUERY, &[]), 200);
+    // Not even an image, which browsers without fetch metadata load without an `Origin`.
+    for headers in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[],
+        &[("referer", "https://evil.example/")],
+    ] {
+        let answer = browser.ask("GET", "/oidc/acme/logout", headers);
+        assert_eq!(answer.status, 403, "{headers:?}: {}", answer.text());
+        expect(&browser.ask("GET", QUERY, &[]), 200);
+    }
+    let own = [("referer", "https://gateway.example/of/acme")];
+    expect(&browser.ask("GET", "/oidc/acme/logout", &own), 303);
+    expect(&browser.ask("GET", QUERY, &[]), 401);
 }
 
 #[test]

@@ -8,12 +8,15 @@ use metrifold_base::keys::defaults;
 use metrifold_base::{Period, Problems, Secret};
 use metrifold_http::ClientTls;
 use metrifold_limits::LimitKeys;
+use metrifold_model::tenant_name;
 
 use crate::config::{
     KubernetesConfig, LoginConfig, MtlsConfig, OidcConfig, OpaConfig, SubjectOf, TenantConfig,
 };
 use crate::fetch::url;
 use crate::limits::LimitsConfig;
+
+use super::flaw;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -99,6 +102,7 @@ pub(super) fn tenant(
 ) -> Result<(TenantConfig, Box<[String]>), String> {
     let mut notes = Vec::new();
     let name = entry.name.as_str();
+    tenant_name::check(name.as_bytes()).map_err(|reason| format!("name: {reason}"))?;
     let limits = limits(&entry.rate_limits.unwrap_or_default(), &mut notes);
     let mut tenant = TenantConfig {
         id: Some(entry.id),
@@ -123,12 +127,7 @@ pub(super) fn tenant(
     }
     if let Some(own) = entry.authenticator {
         given += 1;
-        let wrong = |_| {
-            format!(
-                "config of authenticator {:?} does not have the expected form",
-                own.kind
-            )
-        };
+        let wrong = |error| format!("authenticator.config: {}", flaw::of_json(&error));
         match own.kind.as_str() {
             "oidc" => {
                 let config = serde_json::from_value(own.config).map_err(wrong)?;
@@ -155,8 +154,18 @@ pub(super) fn tenant(
     let mut problems = Problems::new(files);
     tenant.validate(&mut problems);
     match problems.into_list().first() {
-        Some(problem) => Err(format!("{}: {}", problem.path, problem.message)),
+        Some(problem) => Err(format!("{}: {}", key_of(&problem.path), problem.message)),
         None => Ok((tenant, notes.into())),
+    }
+}
+
+/// The key of the file that the value of a key of a tenant's table is from.
+fn key_of(path: &str) -> &str {
+    match path {
+        "mtls.ca_file" => "mTLS.caPath",
+        "oidc.issuer" => "oidc.issuerURL",
+        "oidc.tls.ca_file" | "oidc.tls" => "oidc.issuerCAPath",
+        path => path,
     }
 }
 

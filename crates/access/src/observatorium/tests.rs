@@ -17,9 +17,9 @@ fn tenant(name: &str, id: &str) -> String {
     )
 }
 
-fn tenants(of: &ForeignTenants) -> Vec<(&str, &TenantConfig)> {
+fn tenants(of: &ForeignTenants) -> Vec<(Membership, &TenantConfig)> {
     of.tenants()
-        .map(|tenant| (tenant.name, tenant.config))
+        .map(|tenant| (tenant.membership, tenant.config))
         .collect()
 }
 
@@ -88,18 +88,51 @@ fn a_file_of_any_form_gives_what_its_entries_give() {
         3
     );
     // Errors name the line in the file, and the tenant.
-    let wrong = format!("tenants:\n{one}- name: b\n  idd: y\n");
-    assert!(
-        parse_tenants(&wrong, None, true)
-            .unwrap_err()
-            .contains("line 8")
-    );
-    let wrong = format!("tenants:\n{one}- name: b\n  id: y\n");
-    let reason = parse_tenants(&wrong, None, true).unwrap_err();
-    assert!(
-        reason.starts_with("tenant \"b\": must have exactly one"),
-        "{reason}"
-    );
+    let oidc = "  oidc:\n    clientID: c\n    issuerURL: https://x.example\n";
+    for (entry, expected) in [
+        (
+            "- name: b\n  idd: y\n",
+            "tenant \"b\": line 8: key `idd` is unknown",
+        ),
+        (
+            &format!("- name: b\n{oidc}"),
+            "tenant \"b\": line 8: key `id` is missing",
+        ),
+        (
+            "- name: b\n  id: [hush]\n",
+            "tenant \"b\": line 8: the value of key `id` has another type",
+        ),
+        (
+            "- name: b\n  id: y\n  oidc:\n    clientID: c\n    clientSecret: hush\n",
+            "key `issuerURL` is missing",
+        ),
+        (
+            "- name: b\n  id: y\n  authenticator: {type: oidc, config: {clientID: c}}\n",
+            "tenant \"b\": line 7: authenticator.config: key `issuerURL` is missing",
+        ),
+        (
+            "- name: b\n  id: y\n",
+            "tenant \"b\": line 7: must have exactly one",
+        ),
+        (
+            "- name: b\n  id: y\n  mTLS: {}\n",
+            "tenant \"b\": line 7: mTLS.caPath is missing",
+        ),
+        (
+            "- name: b\n  id: y\n  mTLS: {caPath: /nowhere}\n",
+            "tenant \"b\": line 7: mTLS.caPath: ",
+        ),
+        (
+            &format!("- name: a/b\n  id: y\n{oidc}"),
+            "tenant \"a/b\": line 7: name: ",
+        ),
+        ("- id: y\n", "line 7: key `name` is missing"),
+    ] {
+        let text = format!("tenants:\n{one}{entry}");
+        let reason = parse_tenants(&text, None, true).unwrap_err();
+        assert!(reason.contains(expected), "{entry}: {reason}");
+        assert!(!reason.contains("hush"), "{reason}");
+    }
     let role = "- name: r\n  resources: [metrics]\n  tenants: [a]\n  permissions: [read]\n";
     let rbac = format!("roles:\n{role}roleBindings:\n- name: b\n  roles: [r]\n");
     let rbac = parse_rbac(&rbac, None).unwrap();
@@ -113,7 +146,8 @@ fn a_file_may_have_more_nodes_than_the_parser_allows_by_default() {
     let many = "a,".repeat(300_000);
     let text = format!("roles: [{{name: r, tenants: [{many}]}}]\n");
     let rbac = parse_rbac(&text, None).unwrap();
-    assert_eq!(rbac.roles().next().unwrap().1.tenants.len(), 300_000);
+    assert_eq!(rbac.roles().count(), 1);
+    assert_eq!(rbac_tables(&text).unwrap().0[0].1.tenants.len(), 300_000);
 }
 
 fn key(file: &Path) -> Foreign<ForeignTenants> {
@@ -122,7 +156,7 @@ fn key(file: &Path) -> Foreign<ForeignTenants> {
 
 /// The names of the tenants that are used, and of those that are set aside.
 fn names(of: &ForeignTenants) -> (Vec<&str>, Vec<&str>) {
-    let used = of.tenants().map(|tenant| tenant.name).collect();
+    let used = of.memberships().map(|it| &*it.name).collect();
     (
         used,
         of.aside().iter().map(|aside| aside.name.as_str()).collect(),
@@ -140,16 +174,16 @@ fn a_tenant_that_cannot_be_used_is_set_aside_at_the_start_and_is_an_error_at_a_r
         "- name: bad\n  id: x\n  opa: {query: data.x.allow}\n  oidc: {clientID: c, issuerURL: https://x.example}\n",
         "- name: bad\n  id: x\n  unknown: key\n",
         "- name: bad\n  id: x\n",
+        "- name: bad\n  oidc: {clientID: c, issuerURL: https://x.example}\n",
     ] {
         write(&format!("{good}{bad}"));
         let start = key(&file);
         let read = start.get().unwrap();
         assert_eq!(names(read), (vec!["good"], vec!["bad"]), "{bad}");
-        assert_eq!(
-            read.tenants().next().unwrap().config.id.as_deref(),
-            Some("0123")
-        );
-        assert!(!read.aside()[0].reason.is_empty());
+        assert_eq!(&*read.tenants().next().unwrap().membership.tenant, "0123");
+        let reason = &read.aside()[0].reason;
+        let place = format!("{}: line ", file.display());
+        assert!(reason.starts_with(&place), "{reason}");
 
         // A tenant that cannot be used stays aside at a reload, and no other is set aside then.
         let reload = key(&file);

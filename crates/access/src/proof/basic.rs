@@ -1,8 +1,9 @@
 //! Users and passwords, in the format of Prometheus' `web.config.file`.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -39,6 +40,9 @@ const CACHED: usize = 10_000;
 const MAX_COST: u32 = 14;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+
+/// Key of the choice of a hash for an unknown user.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Users with the hashes of their passwords.
 pub(crate) struct Users {
@@ -91,13 +95,23 @@ impl Users {
 
     /// A method that accepts nobody, and whose checks take as long as those of this one.
     pub(crate) fn decoy(&self) -> Self {
-        // No caller has this name, as a colon ends the name of a user.
-        let nobody = self
-            .users
-            .values()
-            .next()
-            .map(|it| (":".into(), it.clone()));
-        Self::of(nobody.into_iter().collect())
+        // No caller has such a name, as a colon ends the name of a user. The hashes stay in their order.
+        let hashes = self.users.values().enumerate();
+        let nobody = hashes.map(|(at, hash)| (format!(":{at:08}").into(), hash.clone()));
+        Self::of(nobody.collect())
+    }
+
+    /// The hash that a user's password is checked against, and whether the user exists. An unknown user
+    /// has always the same hash of another one, so that the cost of a check, which may differ between users, reveals no
+    /// names.
+    fn hash(&self, user: &str) -> (&str, bool) {
+        if let Some(hash) = self.users.get(user) {
+            return (hash, true);
+        }
+        let at = KEY.hash_one(user) % self.users.len().max(1) as u64;
+        let mut hashes = self.users.values();
+        let other = usize::try_from(at).ok().and_then(|at| hashes.nth(at));
+        (other.map_or("", String::as_str), false)
     }
 
     fn of(users: BTreeMap<Arc<str>, String>) -> Self {
@@ -139,10 +153,8 @@ impl Users {
                 let Ok(Ok((_own, turn))) = turns else {
                     return Verdict::Unknown("too many password checks are pending".into());
                 };
-                // An unknown user takes as long as a known one, so that timing does not reveal user names.
-                let own = self.users.get(user.as_str());
-                let hash = own.or(self.users.values().next()).cloned();
-                let (hash, exists) = (hash.unwrap_or_default(), own.is_some());
+                let (hash, exists) = self.hash(user);
+                let hash = hash.to_owned();
                 let password = password.clone();
                 let check = move || {
                     let _turn = turn;
@@ -179,6 +191,29 @@ mod tests {
     fn users(name: &str) -> Users {
         let hash = bcrypt::hash("right", 4).unwrap();
         Users::parse(&format!("basic_auth_users:\n  {name}: {hash}\n")).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_user_costs_what_some_known_one_costs_and_always_the_same() {
+        let [cheap, dear] = [4, 6].map(|cost| bcrypt::hash("right", cost).unwrap());
+        let text = format!("basic_auth_users:\n  anna: {cheap}\n  bert: {dear}\n");
+        let users = Users::parse(&text).unwrap();
+        assert_eq!(users.hash("bert"), (&*dear, true));
+        let decoy = users.decoy();
+        let mut dears = 0;
+        for number in 0..64 {
+            let name = format!("user-{number}");
+            let (hash, exists) = users.hash(&name);
+            assert!(!exists);
+            assert_eq!(users.hash(&name).0, hash);
+            assert_eq!(
+                decoy.hash(&name).0,
+                hash,
+                "an unknown tenant costs the same"
+            );
+            dears += usize::from(hash == dear);
+        }
+        assert!((1..64).contains(&dears), "{dears}");
     }
 
     async fn prove(users: &Users, user: &str, password: &str) -> bool {

@@ -71,6 +71,8 @@ pub(crate) struct Endpoints {
     pub(crate) authorization: String,
     pub(crate) token: String,
     pub(crate) end_session: Option<String>,
+    /// Whether the answers to logins say which issuer they are from (RFC 9207).
+    pub(crate) names_issuer: bool,
 }
 
 /// A public key that verifies tokens.
@@ -279,6 +281,8 @@ impl Issuer {
             authorization,
             token,
             end_session: own("end_session_endpoint"),
+            names_issuer: found.get("authorization_response_iss_parameter_supported")
+                == Some(&Value::Bool(true)),
         });
         let keys = text("jwks_uri").ok_or("its discovery document has no jwks_uri")?;
         let found = self.get(keys).await?;

@@ -91,16 +91,10 @@ impl Verifier {
             // Another method of the tenant may accept the token.
             return Verdict::wrong("token is from another issuer");
         }
-        let Ok(header) = decode_header(token) else {
-            return Verdict::wrong("token is malformed, or has an unsupported signature algorithm");
+        let header = match header_of(token) {
+            Ok(header) => header,
+            Err(reason) => return Verdict::wrong(reason),
         };
-        if !ALGORITHMS.contains(&header.alg) {
-            return Verdict::wrong("token has an unsupported signature algorithm");
-        }
-        // RFC 7515, section 4.1.11: none of these extensions is supported.
-        if header.crit.is_some() {
-            return Verdict::wrong("token has critical header parameters, which are not supported");
-        }
         let claims = self.claims(token, &header, self.config.audience()).await;
         let (claims, generation) = match claims {
             Ok(claims) => claims,
@@ -126,11 +120,9 @@ impl Verifier {
         token: &str,
         nonce: Option<&str>,
     ) -> Result<(Arc<Proven>, u64), Verdict> {
-        let header = decode_header(token).ok();
-        let header = header.filter(|header| ALGORITHMS.contains(&header.alg));
-        let header = header.ok_or_else(|| {
-            Verdict::wrong("the issuer's ID token has an unsupported signature algorithm")
-        })?;
+        let header = header_of(token);
+        let header =
+            header.map_err(|reason| Verdict::wrong(format!("the issuer's ID {reason}")))?;
         let client = self.config.client_id.as_deref().unwrap_or_default();
         let (claims, _) = self.claims(token, &header, client).await?;
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
@@ -236,6 +228,21 @@ impl Verifier {
     }
 }
 
+/// The header of a token, if it is of a kind that is accepted.
+fn header_of(token: &str) -> Result<Header, &'static str> {
+    let header = decode_header(token);
+    let header =
+        header.map_err(|_| "token is malformed, or has an unsupported signature algorithm")?;
+    if !ALGORITHMS.contains(&header.alg) {
+        return Err("token has an unsupported signature algorithm");
+    }
+    // RFC 7515, section 4.1.11: none of these extensions is supported.
+    if header.crit.is_some() {
+        return Err("token has critical header parameters, which are not supported");
+    }
+    Ok(header)
+}
+
 /// Reason for a rejected token, as its owner sees it.
 fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
@@ -277,4 +284,27 @@ fn unverified<T: serde::de::DeserializeOwned>(token: &str) -> Option<T> {
     }
     let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
     serde_json::from_slice(&claims).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_id_token_with_critical_extensions_is_refused_before_anybody_is_asked() {
+        let config = "issuer = \"http://127.0.0.1:1\"\nclient_id = \"c\"";
+        let config: OidcConfig = toml::from_str(config).unwrap();
+        let issuer = Arc::new(Issuer::new(&config).unwrap());
+        let verifier = Verifier::new(issuer, &config).unwrap();
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let token = format!(
+            "{}.{}.AAAA",
+            part(r#"{"alg":"RS256","crit":["b64"],"b64":false}"#),
+            part(r#"{"iss":"http://127.0.0.1:1"}"#)
+        );
+        match verifier.read_id(&token, None).await {
+            Err(Verdict::Wrong(reason)) => assert!(reason.contains("critical"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

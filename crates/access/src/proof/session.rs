@@ -399,11 +399,11 @@ impl Session {
 /// Prefix of the names of session cookies.
 const SESSION: &str = "__Host-metrifold-session-";
 
-/// The cookies of a request: names and values.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+/// The cookies of a request: names and values. Those of others on this host may be no text.
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(COOKIE).iter();
-    let lines = lines.filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';'));
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let pairs = pairs.filter_map(|pair| std::str::from_utf8(pair).ok());
     pairs.filter_map(|pair| pair.trim().split_once('='))
 }
 
@@ -460,6 +460,15 @@ impl ClientCredentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cookie_of_somebody_else_that_is_no_text_hides_no_session() {
+        let mut headers = HeaderMap::new();
+        let line = b"theirs=\xff\xfe; __Host-metrifold-session-a=mine; more=\xe9";
+        headers.insert(COOKIE, HeaderValue::from_bytes(line).unwrap());
+        assert_eq!(cookie(&headers, "__Host-metrifold-session-a"), Some("mine"));
+        assert_eq!(sessions(&headers).count(), 1);
+    }
 
     #[test]
     fn a_cookie_that_would_be_too_large_goes_without_the_id_token_and_then_the_refresh_token() {

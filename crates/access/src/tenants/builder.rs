@@ -79,18 +79,20 @@ impl<'a> Builder<'a> {
         self.errors.push((table.to_owned(), error));
     }
 
-    pub(super) fn tenant(&mut self, settings: TenantSettings<'_>, table: &str) {
+    /// Adds a tenant. `file` is where it is declared, for messages.
+    pub(super) fn tenant(&mut self, settings: &TenantSettings<'_>, file: &str) {
         let TenantSettings {
-            name,
+            membership,
             config,
             print,
         } = settings;
         let kept = self.kept(settings);
+        let table = || format!("tenants.{}{file}", membership.name);
         let Membership { name, tenant: id } = match kept {
             Some(one) => one.membership.clone(),
-            None => match tenant_name::check(name.as_bytes()) {
-                Ok(name) => membership(name, config),
-                Err(reason) => return self.error(table, "name", &reason),
+            None => match tenant_name::check(membership.name.as_bytes()) {
+                Ok(_) => membership.clone(),
+                Err(reason) => return self.error(&table(), "name", &reason),
             },
         };
         let index = self.built.tenants.len();
@@ -99,20 +101,20 @@ impl<'a> Builder<'a> {
             if let Some(other) = before.filter(|&other| other != index) {
                 let other = &self.built.tenants[other].membership.name;
                 let reason = format!("{known:?} is also the name or the id of tenant {other:?}");
-                return self.error(table, "id", &reason);
+                return self.error(&table(), "id", &reason);
             }
         }
         let mut ways = Indices::default();
         match kept {
             Some(one) => ways.extend(one.ways.as_slice().iter().map(|&way| self.take_over(way))),
-            None => ways.extend(self.ways(config, table)),
+            None => ways.extend(self.ways(config, &table())),
         }
         for &way in ways.as_slice() {
             self.built.ways[way].tenants.push(index);
         }
         let usage = self.usage(&id);
         let opa = config.opa.as_ref();
-        let opa = opa.and_then(|config| self.opa(config, table));
+        let opa = opa.and_then(|config| self.opa(config, &table()));
         let own = config.limits.as_deref();
         let limits = Limits::of_one(own, (&self.limits, &self.shared_limits));
         self.built.looks_inside |= limits.keys.looks_inside();
@@ -122,16 +124,16 @@ impl<'a> Builder<'a> {
             usage,
             membership: Membership { name, tenant: id },
             ways,
-            print,
+            print: *print,
         });
     }
 
     /// The previous tenant of this name, if its configuration and its files are the same.
-    fn kept(&self, settings: TenantSettings<'_>) -> Option<&'a One> {
+    fn kept(&self, settings: &TenantSettings<'_>) -> Option<&'a One> {
         let before = self.before?;
-        let one = &before.tenants[*before.by_name.get(settings.name)?];
+        let one = &before.tenants[*before.by_name.get(&settings.membership.name)?];
         let same = settings.print.is_some() && settings.print == one.print;
-        (same && *one.membership.name == *settings.name).then_some(one)
+        (same && one.membership == settings.membership).then_some(one)
     }
 
     /// The usage of the previous tenant with this id, or of a new one.
@@ -389,11 +391,4 @@ impl<'a> Builder<'a> {
         }
         Ok(built)
     }
-}
-
-fn membership(name: &str, config: &TenantConfig) -> Membership {
-    let name: Arc<str> = name.into();
-    let id = config.id.as_deref();
-    let tenant = id.map_or_else(|| Arc::clone(&name), Arc::from);
-    Membership { name, tenant }
 }

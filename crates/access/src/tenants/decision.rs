@@ -149,7 +149,7 @@ impl Tenants {
     /// Authenticates a caller whose request names no tenant. Returns all of its tenants for which it has
     /// the permission.
     async fn of_all(&self, shown: &Shown<'_>, permission: Permission) -> Result<Caller, Refusal> {
-        let (accepted, mut doubts) = self.prove(shown).await;
+        let (accepted, doubts) = self.prove(shown).await;
         let mut memberships = Vec::new();
         let mut browser = Browser::default();
         for (way, proven) in &accepted {
@@ -163,7 +163,15 @@ impl Tenants {
                 match self.check(one, proven, permission).await {
                     Ok(()) => memberships.push(one.membership.clone()),
                     Err(no) if no.kind == RejectionKind::Forbidden => {}
-                    Err(no) => doubts.unknown = doubts.unknown.or(Some(no.reason.into())),
+                    // What is left would be taken for all of the caller's tenants.
+                    Err(no) => {
+                        let name = &one.membership.name;
+                        let reason = format!(
+                            "tenant {name:?}: {}: name other tenants in the path or in a header",
+                            no.reason
+                        );
+                        return Err(Rejection::unavailable(reason).with_retry(no.retry).into());
+                    }
                 }
             }
             browser.add(proven.proof);

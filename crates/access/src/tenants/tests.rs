@@ -79,11 +79,7 @@ impl Files {
             access: access.map_or_else(AccessConfig::default, |it| it.try_into().unwrap()),
             tenants: tenants
                 .iter()
-                .map(|(name, config)| TenantSettings {
-                    name,
-                    config,
-                    print: None,
-                })
+                .map(|(name, config)| TenantSettings::of(name, config, None))
                 .collect(),
             roles: roles.iter().map(|(name, it)| (name.as_str(), it)).collect(),
             bindings: bindings
@@ -338,6 +334,28 @@ async fn pages_of_other_origins_change_nothing_with_what_a_browser_adds() {
 }
 
 #[tokio::test]
+async fn a_caller_of_several_tenants_is_not_given_a_part_of_them_while_an_agent_is_dead() {
+    let allows = serve(|_| (200, "{\"result\":true}".to_owned()));
+    let fails = serve(|_| (500, String::new()));
+    let text = format!(
+        "[tenants.zeta]\nbearer = {{ tokens_file = \"FOLDER/zeta.tokens\" }}\nopa = {{ url = \"{allows}/\" }}\n\
+         [tenants.beta]\nbearer = {{ tokens_file = \"FOLDER/beta.tokens\" }}\nopa = {{ url = \"{fails}/\" }}\n"
+    );
+    let tenants = Files::new().tenants(&text).unwrap();
+    let (name, token) = bearer("both-token");
+    let mut both = Ask {
+        headers: vec![(name, token.as_str())],
+        ..Ask::default()
+    };
+    // It would be a part of the data, and a write would go to the one tenant that is left.
+    for permission in [Permission::Read, Permission::Write] {
+        assert_eq!(ask(&tenants, permission, &both).await, Err(503));
+    }
+    both.path = Some("zeta");
+    assert!(ask(&tenants, Permission::Read, &both).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_policy_about_a_tenant_does_not_make_its_callers_administrators() {
     let allows = serve(|_| (200, "{\"result\":true}".to_owned()));
     let text = format!(
@@ -513,7 +531,7 @@ async fn what_contradicts_itself_is_an_error_of_the_table_that_says_it() {
         (
             "[access]\ntenants_file = \"FOLDER/web.yml\"",
             "access",
-            "expected form",
+            "key `basic_auth_users` is unknown",
         ),
     ] {
         let errors = files.tenants(&format!("{TENANTS}{more}")).err().unwrap();

@@ -141,11 +141,7 @@ impl Config {
             tenants: self
                 .tables
                 .printed()
-                .map(|(name, config, print)| TenantSettings {
-                    name,
-                    config,
-                    print: Some(print),
-                })
+                .map(|(name, config, print)| TenantSettings::of(name, config, Some(print)))
                 .collect(),
             roles: self.tables.named().collect(),
             bindings: self.tables.named().collect(),

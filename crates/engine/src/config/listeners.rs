@@ -1,7 +1,7 @@
-//! Named listeners: `[listeners.NAME]`, which components use in place of keys of their own
-//! (`listener = "NAME"`).
+//! Named listeners: `[listeners.NAME]`, which components and `[api]` use in place of keys of their
+//! own (`listener = "NAME"`).
 //!
-//! The keys are copied into the component's table before it is read. A named listener therefore
+//! The keys are copied into the table that names the listener before it is read. A named listener therefore
 //! behaves like one of the component's own: which components may share it, which files are watched,
 //! and which components are rebuilt when it changes.
 
@@ -118,8 +118,7 @@ impl<'i> Named<'i> {
         }
     }
 
-    /// Does the same for a table that is not a component, and for the tables in it. Returns whether
-    /// all names resolve.
+    /// Does the same for a table that is not a component. Returns whether all names resolve.
     pub(crate) fn resolve_table(
         &mut self,
         info: &TableInfo,
@@ -130,7 +129,11 @@ impl<'i> Named<'i> {
             return true;
         };
         let around = &mut global.around;
-        let resolved = self.resolve_below(info.keys, table, &global.name, around, found);
+        let mut resolved = self.resolve_below(info.keys, table, &global.name, around, found);
+        if takes_listener(info.keys) {
+            let root = KeyPath::default();
+            resolved.push(self.resolve_in(table, &root, &global.name, around, found));
+        }
         !resolved.iter().any(|it| matches!(it, Resolved::Wrong(_)))
     }
 
@@ -235,10 +238,23 @@ impl<'i> Named<'i> {
         let unused = self.by_name.iter().filter(|(_, one)| !one.used);
         for (name, one) in unused.filter(|_| !self.unclear) {
             let message = format!("nothing listens on listeners.{name}");
-            let help = format!("name it by listener = \"{name}\" in a source, or remove it");
+            let help =
+                format!("name it by listener = \"{name}\" in a source or in [api], or remove it");
             let diagnostic = Diagnostic::warning(message).at(one.place.clone());
             found.push(diagnostic.with_help(help));
         }
+    }
+}
+
+/// Copies the keys of the listener that a table names into it. `named` returns the listener of a
+/// name. For a configuration that may have errors, which are not reported.
+pub(crate) fn resolve_silently<'i>(
+    table: &mut DeTable<'i>,
+    named: impl FnOnce(&str) -> Option<DeTable<'i>>,
+) {
+    let name = table.remove(KEY).map(Spanned::into_inner);
+    if let Some(DeValue::String(name)) = name {
+        table.extend(named(&name).unwrap_or_default());
     }
 }
 

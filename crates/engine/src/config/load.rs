@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
+use metrifold_base::keys::Keys;
 use metrifold_files::NamedFiles;
 use metrifold_http::ListenerKeys;
 
@@ -16,15 +17,15 @@ use super::diagnostic::{self, Diagnostic, Severity};
 use super::document;
 use super::environment::Environment;
 use super::graph::{self, OutputRef};
-use super::listeners::Named;
+use super::listeners::{self, Named};
 use super::resources::{self, Claim};
 use super::sections::{self, Divided, Sections};
 use super::source::{self, Text};
 use super::states::States;
 use super::tables::TableInfo;
 use super::{
-    ApiConfig, Component, Config, Loaded, Places, TableConfig, Tables, access, globals, memory,
-    queues, references,
+    ApiConfig, Component, Config, Loaded, Places, TableConfig, Tables, access, files, globals,
+    memory, queues, references,
 };
 
 /// Options of a load.
@@ -95,7 +96,17 @@ pub fn api_of(
     let mut found = Vec::new();
     let texts = source::read(patterns, &mut found);
     let api = texts.iter().find_map(|text| {
-        let table = document::table_of(text, ApiConfig::NAME, environment)?;
+        let mut table = document::table_of(text, ApiConfig::NAME, environment)?;
+        listeners::resolve_silently(&mut table, |name| {
+            texts.iter().find_map(|text| {
+                let mut all = document::table_of(text, ListenerKeys::NAME, environment)?;
+                let DeValue::Table(mut one) = all.remove(name)?.into_inner() else {
+                    return None;
+                };
+                files::resolve(&mut one, ListenerKeys::ENTRIES, &text.name);
+                Some(one)
+            })
+        });
         decode::plain(table.clone()).ok().or_else(|| {
             let mut least = DeTable::default();
             let (key, value) = table.get_key_value("address")?;

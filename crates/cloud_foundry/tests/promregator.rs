@@ -274,6 +274,11 @@ fn values_that_no_configuration_can_hold_are_told_with_their_keys() {
             "yields a URL",
         ),
         (
+            "promregator.authenticator: {type: OAuth2XSUAABasic, oauth2xsuaaBasic: {tokenServiceURL: '${A:}}', client_id: c, client_secret: s}}",
+            "promregator.authenticator.oauth2xsuaaBasic.tokenServiceURL",
+            "yields a URL",
+        ),
+        (
             "cf.proxy: {host: a, port: 70000}",
             "cf.proxy.port",
             "16 bits",
@@ -291,4 +296,14 @@ fn values_that_no_configuration_can_hold_are_told_with_their_keys() {
     let (table, _) = converted("cf.proxy: {host: '${PROXY}', port: 80}");
     let proxy = &table["discovery"]["promregator"]["proxy_url"];
     assert_eq!(proxy.as_str(), Some("http://${PROXY}:80"));
+    for url in ["${URL}", "${URL}/oauth/token", "${SCHEME}://uaa.example"] {
+        let keys = format!(
+            "promregator.authenticator: {{type: OAuth2XSUAABasic, oauth2xsuaaBasic: {{tokenServiceURL: '{url}', client_id: c, client_secret: s}}}}"
+        );
+        let (table, _) = converted(&keys);
+        let authenticators = table["sources"]["promregator"]["authenticators"].as_table();
+        let mut authenticators = authenticators.unwrap().values();
+        let oauth2 = &authenticators.next().unwrap()["oauth2"];
+        assert_eq!(oauth2["token_url"].as_str(), Some(url));
+    }
 }

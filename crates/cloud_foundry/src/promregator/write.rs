@@ -257,10 +257,13 @@ impl<'a> Writer<'a> {
 
     /// Writes a URL that is made from a value at `path`.
     fn put_url(&mut self, path: &str, key: &str, url: String) {
-        // A variable may be a whole URL.
-        if !url.starts_with("${")
-            && let Err(what) = filled_in(&url).parse::<Endpoint>()
-        {
+        let mut filled = filled_in(&url);
+        if url.starts_with("${") {
+            // The variable may hold the scheme, and more.
+            let behind = filled.strip_prefix("x://").unwrap_or(&filled);
+            filled = format!("http://{behind}");
+        }
+        if let Err(what) = filled.parse::<Endpoint>() {
             self.wrong(path, format!("yields a URL that {what}"));
         }
         self.put(key, url);
@@ -545,9 +548,9 @@ impl<'a> Writer<'a> {
         match group {
             "basic" => {
                 for key in ["username", "password"] {
-                    values.push((key, take(self, key)));
+                    values.push((key, key, take(self, key)));
                 }
-                if let Some((_, Some(username))) = values.first() {
+                if let Some((.., Some(username))) = values.first() {
                     self.check_username(&at("username"), username);
                 }
                 self.header(&format!("{header}.basic_auth]"));
@@ -558,17 +561,21 @@ impl<'a> Writer<'a> {
                     true => "tokenServiceCertURL",
                     false => "tokenServiceURL",
                 };
-                values.push(("token_url", take(self, place)));
-                values.push(("client_id", take(self, "client_id")));
+                values.push(("token_url", place, take(self, place)));
+                values.push(("client_id", "client_id", take(self, "client_id")));
                 if !is_certificate {
-                    values.push(("client_secret", take(self, "client_secret")));
+                    values.push((
+                        "client_secret",
+                        "client_secret",
+                        take(self, "client_secret"),
+                    ));
                 }
                 self.header(&format!("{header}.oauth2]"));
             }
         }
-        for (key, value) in values {
+        for (key, place, value) in values {
             match value {
-                Some(url) if key == "token_url" => self.put_url(&at(key), key, url),
+                Some(url) if key == "token_url" => self.put_url(&at(place), key, url),
                 Some(value) => self.put(key, value),
                 None => {}
             }

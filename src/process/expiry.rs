@@ -98,8 +98,8 @@ fn expiries(files: impl Iterator<Item = Arc<Path>>, now: SystemTime) -> Found {
     found.collect()
 }
 
-/// What expires in these files, given what was found in those before. Only files that have changed are
-/// read: there may be very many.
+/// The expiring content of `files`, given the content `found` in the files `before`. Only files that have
+/// changed are read: there may be very many.
 fn after(before: &NamedFiles, mut found: Found, files: &NamedFiles, now: SystemTime) -> Found {
     found.retain(|file, _| files.contains_key(file) && before.get(file) == files.get(file));
     let changed = files

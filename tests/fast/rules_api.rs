@@ -855,7 +855,7 @@ fn a_tenant_about_whom_a_foreign_backend_answers_badly_costs_no_other() {
     until_so("they are published when they can be read", || {
         bad.iter().all(|tenant| has(tenant, "three"))
     });
-    // What is too large can be replaced.
+    // A file that is too large can be replaced.
     say("big", 200, "#".repeat(2000));
     assert_eq!(place.get("/api/metrics/v1/big/rules").status, 500);
     let answer = place.put("/api/metrics/v1/big/rules", &named("four"));

@@ -64,7 +64,7 @@ pub(crate) struct Account {
 #[derive(Default)]
 pub(crate) struct Logins(Mutex<Vec<(Account, Arc<Login>)>>);
 
-/// What UAA has granted to an account.
+/// The tokens that UAA has granted to an account.
 #[derive(Default)]
 pub(crate) struct Login {
     current: Mutex<Option<Arc<Token>>>,
@@ -151,7 +151,7 @@ impl Logins {
     /// The login of an account, which its client before a reload may have begun.
     pub(crate) fn of(&self, account: &Account) -> Arc<Login> {
         let mut logins = locked(&self.0);
-        // Those that no client uses any more are removed.
+        // Logins that no client uses any more are removed.
         logins.retain(|(known, login)| known == account || Arc::strong_count(login) > 1);
         if let Some((_, login)) = logins.iter().find(|(known, _)| known == account) {
             return login.clone();

@@ -85,7 +85,7 @@ impl From<Flaw> for String {
     }
 }
 
-/// What is wrong with the configuration of an authenticator.
+/// The reason why the configuration of an authenticator is refused.
 pub(super) fn of_json(error: &serde_json::Error) -> String {
     // The message has values behind a colon, and the names of keys in backticks.
     let text = error.to_string();

@@ -347,7 +347,7 @@ async fn a_caller_of_several_tenants_is_not_given_a_part_of_them_while_an_agent_
         headers: vec![(name, token.as_str())],
         ..Ask::default()
     };
-    // It would be a part of the data, and a write would go to the one tenant that is left.
+    // A read would return the data of one tenant alone, and a write would go to that one.
     for permission in [Permission::Read, Permission::Write] {
         assert_eq!(ask(&tenants, permission, &both).await, Err(503));
     }

@@ -355,8 +355,8 @@ mod tests {
         }
     }
 
-    /// What an edit adds follows the received text in memory: nothing may be taken for its
-    /// continuation.
+    /// Labels that an edit adds have the places behind the received text: they do not continue a
+    /// series that ends there.
     #[test]
     fn a_label_at_the_very_end_of_a_body_is_followed_by_nothing() {
         let label = |name: &str, value: &str| v1::TimeSeries {

@@ -1,4 +1,4 @@
-//! What certificates say: their owners, their issuers, and when they expire.
+//! Reads certificates: their owners, their issuers, and when they expire.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,9 +41,9 @@ impl Expiring {
     }
 }
 
-/// What a file in PEM holds, and when it expires: when the first certificate or list does. Of authorities,
+/// The kind of content of a file in PEM, and when the first certificate or list in it expires. Of authorities,
 /// a file may still hold old ones beside their successors, so that those that have expired at `now` count
-/// only if all have. `None` if it holds nothing that expires.
+/// only if all have. `None` if the file holds nothing that expires.
 pub fn expiry(pem: &[u8], now: SystemTime) -> Option<(Expiring, SystemTime)> {
     let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let mut times = Vec::new();

@@ -27,7 +27,9 @@ use super::query::Prepared;
 const RANGE: &str = "/api/v1/query_range";
 
 /// Headers by which no server chooses the data of an answer. All others, such as one that names a
-/// tenant, are part of the key.
+/// tenant, are part of the key. Sources decide which headers they forward, and this list does not
+/// follow theirs: a header that is new there may choose the data, and is part of the key until it is
+/// listed here.
 const NEUTRAL: [&str; 28] = [
     "accept",
     "accept-encoding",

@@ -72,7 +72,7 @@ fn a_file_that_is_too_large_to_be_read_can_be_replaced_and_removed() {
     assert!(error.to_string().contains("larger than 1048576 bytes"));
     let found = store.find(&place).unwrap().unwrap();
     assert!(found.is_too_large && found.text.is_empty());
-    // It is there, in a version that no text has.
+    // The file exists, in a version that no text has.
     let empty = Wanted::Version(vec![Version::of(b"")]);
     for wanted in [Wanted::Absent, empty] {
         let error = store.put(&place, b"one", &wanted, NOBODY).unwrap_err();

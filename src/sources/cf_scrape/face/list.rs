@@ -36,8 +36,8 @@ impl Face {
     pub(super) fn discovery(&self, catalogue: &Catalogue, request: &Request) -> Response {
         let waits = match catalogue.known() {
             Part::None => true,
-            // Those that are missing may be known within moments, and Prometheus keeps its targets
-            // when it gets an error. They must not keep the others from being scraped for ever.
+            // The instances of the other foundations may be known within moments, and Prometheus
+            // keeps its targets when it gets an error. After the grace, the known ones are listed.
             Part::Some => self.started.elapsed() < self.keys.discovery_grace.0,
             Part::All => false,
         };

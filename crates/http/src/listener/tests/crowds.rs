@@ -58,7 +58,7 @@ async fn no_number_of_callers_that_ask_nothing_keeps_others_out() {
             .expect("an answer long before header_timeout");
         assert_eq!(status, 200);
     }
-    // It is idle and has sent a request: silent connections are evicted before it.
+    // The kept connection is idle and has sent a request: silent ones are evicted before it.
     assert_eq!(kept.get("/").await.0, 200);
     assert!(silent[0].is_closed().await);
 }

@@ -85,7 +85,10 @@ pub(super) fn put_series(out: &mut Compressor, text: &[u8], arena: &Arena, serie
 #[inline(always)]
 fn put_edited(out: &mut Compressor, text: &[u8], arena: &Arena, series: &Series) {
     let (bytes, len) = header(series.labels_bytes as usize + series.rest.len as usize);
-    out.keep(&bytes.to_le_bytes(), 0, len);
+    let pending = out.buffer();
+    let end = pending.len() + len;
+    pending.extend_from_slice(&bytes.to_le_bytes());
+    pending.truncate(end);
     // The range to be copied next.
     let (mut start, mut end) = (0, 0);
     let labels = &arena.labels[series.labels as usize..][..series.labels_len as usize];

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use metrifold_expr::regex::Regex;
 use metrifold_promql::{Options, insert, parse};
+use metrifold_regex::Regex;
 use metrifold_rules::{CheckedExpr, Checks, RuleFile};
 
 #[path = "support/gateway.rs"]

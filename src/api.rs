@@ -23,12 +23,12 @@ use tracing::info;
 
 use metrifold_access::Gate;
 use metrifold_base::BuildError;
-use metrifold_discovery::Directory;
 use metrifold_engine::config::Config;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload::{Board, Cause, Follower, Outcome, Requests, Unanswered};
 use metrifold_http::{Listeners, Response, Route, Serving, answer};
 use metrifold_model::Kind;
+use metrifold_targets::Directory;
 use metrifold_telemetry::{ComponentMetrics, State, Telemetry};
 
 use self::access::{Door, Rules};

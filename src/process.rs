@@ -15,7 +15,6 @@ use tracing::{error, info, warn};
 
 use metrifold_access::Gate;
 use metrifold_base::Size;
-use metrifold_discovery::Directory;
 use metrifold_engine::config::Config;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload;
@@ -24,6 +23,7 @@ use metrifold_engine::topology::{Built, Leftover};
 use metrifold_http::Listeners;
 use metrifold_limits::Limit;
 use metrifold_model::ledger::{Reason, Tally};
+use metrifold_targets::Directory;
 use metrifold_telemetry::{Meters, Metric, Telemetry, UPKEEP};
 
 use crate::api::Admin;

@@ -1,7 +1,7 @@
 //! Options of PromQL: the regular expressions are those of Metrifold's own selectors.
 
-use metrifold_expr::regex::Regex;
 use metrifold_promql::Options;
+use metrifold_regex::Regex;
 
 /// Options that allow the whole language, and require valid regular expressions.
 pub(crate) fn options() -> Options {

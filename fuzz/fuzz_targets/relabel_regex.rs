@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
-use metrifold_expr::regex::Regex;
-use metrifold_expr::relabel::template::Template;
+use metrifold_regex::Regex;
+use metrifold_regex::Template;
 
 fuzz_target!(|input: &str| {
     let mut lines = input.splitn(3, '\n').chain(["", ""]);

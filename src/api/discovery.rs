@@ -6,10 +6,9 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use metrifold_discovery::{
-    Directory, Handles, PublishStatus, Published, Relabelled, Status, Target,
-};
+use metrifold_discovery::{Handles, Status, Target};
 use metrifold_http::{Response, answer};
+use metrifold_targets::{Directory, PublishStatus, Published, Relabelled};
 use metrifold_telemetry::State;
 
 use super::json;

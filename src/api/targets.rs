@@ -11,9 +11,10 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use metrifold_base::{Period, Shared};
-use metrifold_discovery::{Directory, Target};
+use metrifold_discovery::Target;
 use metrifold_http::{Response, answer};
 use metrifold_scrape::{Dropped, Health, Pools, TargetStatus};
+use metrifold_targets::Directory;
 
 use super::json;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates, from the bottom up, each with the only crates that it may depend on. A new
 /// dependency is a decision, which is recorded here.
-const LAYERS: [(&str, &[&str]); 24] = [
+const LAYERS: [(&str, &[&str]); 26] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),
@@ -14,7 +14,8 @@ const LAYERS: [(&str, &[&str]); 24] = [
     ("rules", &["base", "files"]),
     ("codec", &["model"]),
     ("exposition", &["codec"]),
-    ("expr", &["base", "codec", "model"]),
+    ("regex", &[]),
+    ("expr", &["base", "codec", "model", "regex"]),
     ("http", &["base", "model"]),
     ("buckets", &["base", "http", "rules"]),
     ("dedupe", &["base", "model"]),
@@ -26,9 +27,18 @@ const LAYERS: [(&str, &[&str]); 24] = [
         "replicas",
         &["base", "http", "model", "promql", "telemetry"],
     ),
+    ("discovery", &["base", "files", "http", "telemetry"]),
     (
-        "discovery",
-        &["base", "codec", "expr", "files", "http", "telemetry"],
+        "targets",
+        &[
+            "base",
+            "codec",
+            "discovery",
+            "expr",
+            "files",
+            "http",
+            "telemetry",
+        ],
     ),
     ("kubernetes", &["base", "discovery", "http"]),
     (
@@ -44,7 +54,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
     ),
     (
         "cloud_foundry",
-        &["base", "discovery", "expr", "files", "http"],
+        &["base", "discovery", "files", "http", "regex"],
     ),
     (
         "engine",
@@ -60,6 +70,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "model",
             "queue",
             "rules",
+            "targets",
             "telemetry",
         ],
     ),
@@ -87,6 +98,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "expr",
             "http",
             "model",
+            "targets",
             "telemetry",
         ],
     ),

@@ -90,7 +90,7 @@ fn invalid(reason: impl std::fmt::Display) -> Failure {
 /// Writes JSON: targets whose labels are equal but for the address form a group, sorted by labels
 /// and then by address, one group per line. Copies no labels but to the text, for which `room` bytes
 /// are expected: there may be many targets.
-pub(crate) fn to_json<'a>(targets: impl Iterator<Item = &'a Target>, room: usize) -> Vec<u8> {
+pub fn to_json<'a>(targets: impl Iterator<Item = &'a Target>, room: usize) -> Vec<u8> {
     let mut targets: Vec<&Target> = targets.collect();
     targets.sort_unstable_by(|a, b| {
         let by_labels = others(a).cmp(others(b));
@@ -141,7 +141,7 @@ fn push_text(text: &mut Vec<u8>, value: &str) {
 }
 
 /// Writes one address per line, sorted and without duplicates.
-pub(crate) fn to_lines<'a>(targets: impl Iterator<Item = &'a Target>) -> String {
+pub fn to_lines<'a>(targets: impl Iterator<Item = &'a Target>) -> String {
     let mut addresses: Vec<&str> = targets.map(|target| target.address()).collect();
     addresses.sort_unstable();
     addresses.dedup();

@@ -10,7 +10,7 @@ mod static_list;
 
 #[cfg(feature = "dns")]
 pub use dns::NameServers;
-pub(crate) use file::Format;
+pub use file::Format;
 
 /// Kinds that a build may leave out, each named after its cargo feature.
 pub const BY_FEATURE: &[&str] = &["dns", "kubernetes"];

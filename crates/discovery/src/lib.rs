@@ -1,12 +1,11 @@
-//! Discovery of targets: providers that find them, slots that keep them, publishers that write them
-//! for other programs. Knows no plane and no component.
+//! Discovery of targets: providers that find them, slots that keep them. Knows no plane and no
+//! component, and no rule for what becomes of targets.
 //!
 //! A [`ProviderConfig`] is `[discovery.NAME]`. It builds a [`Provider`], which asks its sources and
 //! writes their answers into a [`Feed`]. The feed belongs to a [`Slot`], which outlives the
 //! provider over restarts and reloads: it holds the last good answer of each of the provider's
 //! sources, in memory and on disk, and hands out immutable [`Snapshot`]s. Users of targets read
-//! them from [`Targets`]. A [`Publisher`] is `[publish.NAME]`: it writes targets for programs that
-//! read Prometheus' `file_sd` or `http_sd`.
+//! them from [`Targets`].
 #![warn(unreachable_pub)]
 // Tests may use all of these.
 #![cfg_attr(
@@ -22,9 +21,9 @@
 )]
 
 mod answer;
-mod directory;
 pub mod exchange;
-mod file_sd;
+pub mod file_sd;
+mod handles;
 mod kept;
 mod kinds;
 mod labels;
@@ -32,21 +31,20 @@ mod limits;
 mod meters;
 mod poll;
 mod provider;
-mod publish;
 mod slot;
 mod snapshot;
 
 pub use answer::{Failure, Reason};
-pub use directory::{Directory, Handles};
 pub use exchange::{Answered, Exchange};
 #[doc(hidden)]
 pub use file_sd::verdict;
-pub use kinds::BY_FEATURE;
+pub use handles::Handles;
 #[cfg(feature = "dns")]
 pub use kinds::NameServers;
+pub use kinds::{BY_FEATURE, Format};
 pub use labels::{Labels, LabelsBuilder, Target};
 pub use limits::{LimitKeys, Limits, OnEmpty};
+pub use meters::seconds;
 pub use provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo, run};
-pub use publish::{PublishConfig, PublishStatus, Published, Publisher, Relabelled, TargetRules};
 pub use slot::{Answer, Feed, LeftOut, Slot, SlotOptions, Status, Targets, Trouble};
-pub use snapshot::{Changes, Snapshot, Standing};
+pub use snapshot::{Changes, Snapshot, Standing, difference};

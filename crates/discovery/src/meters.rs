@@ -1,4 +1,4 @@
-//! The metrics of a provider and of a publisher.
+//! The metrics of a provider.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,16 +16,6 @@ pub(crate) struct ProviderMeters {
     pub(crate) answered: Gauge,
     pub(crate) attempts: Counter,
     failures: Vec<(Reason, Counter)>,
-    _meters: Meters,
-}
-
-/// The meters of a publisher. They leave the metrics page when this is dropped.
-pub(crate) struct PublishMeters {
-    pub(crate) targets: Gauge,
-    pub(crate) dropped: Gauge,
-    pub(crate) written: Gauge,
-    pub(crate) writes: Counter,
-    pub(crate) failures: Counter,
     _meters: Meters,
 }
 
@@ -66,28 +56,8 @@ impl ProviderMeters {
     }
 }
 
-impl PublishMeters {
-    pub(crate) fn new(telemetry: &Telemetry, name: &str) -> Self {
-        let meters = telemetry.meters();
-        let labels = || vec![Label::new("publish", name.to_owned())];
-        let counter = |metric: Metric| {
-            let counter = meters.counter(metric, labels());
-            counter.increment(0);
-            counter
-        };
-        Self {
-            targets: meters.gauge(Metric::PublishTargets, labels()),
-            dropped: meters.gauge(Metric::PublishDropped, labels()),
-            written: meters.gauge(Metric::PublishWritten, labels()),
-            writes: counter(Metric::PublishWrites),
-            failures: counter(Metric::PublishFailures),
-            _meters: meters,
-        }
-    }
-}
-
 /// Seconds since the epoch, as gauges show times.
-pub(crate) fn seconds(time: SystemTime) -> f64 {
+pub fn seconds(time: SystemTime) -> f64 {
     let since = time.duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
 }

@@ -87,7 +87,7 @@ impl Snapshot {
 }
 
 /// Changes between two sorted lists of targets.
-pub(crate) fn difference(old: &[Target], new: &[Target]) -> Changes {
+pub fn difference(old: &[Target], new: &[Target]) -> Changes {
     let mut changes = Changes::default();
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {

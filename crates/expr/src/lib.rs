@@ -1,4 +1,4 @@
-//! Languages over labels: Go's regular expressions, selectors, relabel rules. Knows series, but no batch on its way, no component, no HTTP.
+//! Languages over labels: selectors and relabel rules. Knows series, but no batch on its way, no component, no HTTP.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(
@@ -14,5 +14,4 @@
 )]
 
 pub mod matchers;
-pub mod regex;
 pub mod relabel;

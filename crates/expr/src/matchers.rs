@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use metrifold_codec::{Name, SeriesRef};
 
-use crate::regex::Regex;
+use metrifold_regex::Regex;
 
 /// Longest selector, in bytes.
 pub const MAX_LEN: usize = 64 << 10;

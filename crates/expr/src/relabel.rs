@@ -4,7 +4,6 @@
 //! 3; differences are listed at [`regex`] and on the reference page of the `relabel` transform.
 
 pub mod file;
-pub mod template;
 
 mod case;
 mod memo;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use metrifold_base::{BuildError, Problems};
-use metrifold_discovery::TargetRules;
 use metrifold_exposition::{Accept, Format, Options, Protocol};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};
+use metrifold_targets::TargetRules;
 
 use crate::in_flight::InFlight;
 use crate::keys::{Fallback, ScrapeKeys, StartTimestamps};

@@ -9,9 +9,10 @@ use http::Uri;
 use siphasher::sip::SipHasher24;
 
 use metrifold_base::{Period, scrub};
-use metrifold_discovery::{Labels, LabelsBuilder, Relabelled, Target};
+use metrifold_discovery::{Labels, LabelsBuilder, Target};
 use metrifold_exposition::Options;
 use metrifold_expr::relabel::Validation;
+use metrifold_targets::Relabelled;
 
 use crate::keys::INTERVAL_MIN;
 use crate::particulars::{Own, Particulars};
@@ -55,11 +56,12 @@ pub(crate) type Reason = String;
 /// Reason for targets that a rule drops.
 pub(crate) const BY_RULE: &str = "a rule drops it";
 
-/// Makes targets from discovered ones, in the same order.
+/// Makes targets from those that came from an inlet, in the same order.
 pub(crate) fn make(
     settings: &Settings,
     particulars: &dyn Particulars,
     discovered: &[Target],
+    inlet: usize,
 ) -> Vec<(Target, Result<Arc<ScrapeTarget>, Reason>)> {
     let with_defaults = discovered.iter().map(|target| populate(settings, target));
     let with_defaults: Vec<Target> = with_defaults.collect();
@@ -70,7 +72,7 @@ pub(crate) fn make(
             Relabelled::Dropped => Err(BY_RULE.to_owned()),
             Relabelled::WithoutAddress => Err("it has no address".to_owned()),
             Relabelled::Kept(labels) => particulars
-                .of(found)
+                .of(found, inlet)
                 .and_then(|own| finish(settings, found, before.clone(), &labels, own)),
         };
         (before, target.map(Arc::new))
@@ -285,7 +287,7 @@ mod tests {
         let keys: ScrapeKeys = toml::from_str(keys).unwrap();
         let settings = Settings::new(&keys, "source").unwrap();
         let target = Arc::new(labels.iter().copied().collect::<Labels>());
-        make(&settings, &Plain, &[target]).pop().unwrap().1
+        make(&settings, &Plain, &[target], 0).pop().unwrap().1
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use metrifold_engine::config;
-use metrifold_expr::regex::Regex;
+use metrifold_regex::Regex;
 
 use super::*;
 

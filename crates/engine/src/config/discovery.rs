@@ -9,7 +9,8 @@ use toml::de::DeTable;
 
 use metrifold_base::Problems;
 use metrifold_base::keys::Entry;
-use metrifold_discovery::{ProviderConfig, ProviderInfo, PublishConfig};
+use metrifold_discovery::{ProviderConfig, ProviderInfo};
+use metrifold_targets::PublishConfig;
 
 use crate::component::Resource;
 

@@ -9,9 +9,10 @@ use tokio::sync::watch;
 
 use metrifold_access::{Gate, Tenants};
 use metrifold_base::BuildError;
-use metrifold_discovery::{Directory, Handles};
+use metrifold_discovery::Handles;
 use metrifold_http::Listeners;
 use metrifold_model::Kind;
+use metrifold_targets::Directory;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 use crate::component::{BuildContext, Buildable, SinkConfig};

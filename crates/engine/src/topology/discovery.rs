@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrifold_base::{BuildError, ShutdownTrigger};
-use metrifold_discovery::{
-    Handles, Provider, ProviderConfig, ProviderContext, Published, Publisher, Slot, SlotOptions,
-};
+use metrifold_discovery::{Handles, Provider, ProviderConfig, ProviderContext, Slot, SlotOptions};
 use metrifold_http::Listeners;
+use metrifold_targets::{PublishConfig, Published, Publisher};
 use metrifold_telemetry::State;
 
 use crate::config::{Config, ProviderTable};
@@ -92,7 +91,7 @@ impl Workshop {
         let handles = Handles::new(slots);
         let mut published = BTreeMap::new();
         let mut publishers = BTreeMap::new();
-        for (name, table) in config.tables.named::<metrifold_discovery::PublishConfig>() {
+        for (name, table) in config.tables.named::<PublishConfig>() {
             let name: Arc<str> = name.into();
             let full = format!("publish.{name}");
             if let Some(known) = present.published.get(&name).filter(|_| same(&full)) {

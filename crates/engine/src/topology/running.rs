@@ -11,9 +11,9 @@ use tracing::warn;
 
 use metrifold_access::Gate;
 use metrifold_base::{BuildError, ShutdownTrigger};
-use metrifold_discovery::Directory;
 use metrifold_http::Listeners;
 use metrifold_model::ledger::{Reason, Tally};
+use metrifold_targets::Directory;
 use metrifold_telemetry::Telemetry;
 
 use crate::config::Config;

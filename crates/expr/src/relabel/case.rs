@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_character_becomes_what_go_makes_of_it() {
-        let text = include_str!("../../tests/data/unicode.json");
+        let text = include_str!("../../../regex/tests/data/unicode.json");
         let tables: Tables = serde_json::from_str(text).unwrap();
         let mut wrong = Vec::new();
         for (map, table) in [

@@ -11,12 +11,11 @@ use md5::{Digest, Md5};
 use metrifold_base::Problems;
 use metrifold_codec::{Name, SeriesMut};
 
-use crate::regex::{Locations, Regex};
+use metrifold_regex::{Locations, Regex, Template};
 
 use super::case;
 use super::memo::{Key, Memo, NameMap, NameSet, Order};
 use super::rule::{Action, RuleConfig, SEPARATOR, Validation};
-use super::template::Template;
 
 /// Most names that a labeldrop without a pattern looks up one by one.
 const FEW_NAMES: usize = 4;

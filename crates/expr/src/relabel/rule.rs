@@ -22,7 +22,7 @@ use serde::Deserialize;
 use metrifold_base::keys::{Shape, Shaped};
 use metrifold_base::{Problems, keys, words};
 
-use crate::regex::Regex;
+use metrifold_regex::Regex;
 
 keys! {
     /// A rule. Its keys are those of Prometheus.

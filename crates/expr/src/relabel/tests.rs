@@ -4,9 +4,8 @@ use metrifold_base::Problems;
 use metrifold_codec::Arena;
 use metrifold_codec::testing::{Labels, arena_v1, arena_v2, labels, leaves_v1, leaves_v2};
 
-use crate::regex::Regex;
+use metrifold_regex::{Regex, Template};
 
-use super::template::Template;
 use super::*;
 
 fn compile(rules: &[RuleConfig]) -> Result<Program, Vec<String>> {

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use metrifold_base::{BuildError, Problems, keys};
+use metrifold_discovery::Format;
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};
 use metrifold_http::{Access, Doors, Listen, Methods, Permission, ServerKeys};
 
-use crate::kinds::Format;
-
-use super::relabel::TargetRules;
+use crate::relabel::TargetRules;
 
 keys! {
     /// `[publish.NAME]`: targets for programs that read them in the formats of Prometheus.

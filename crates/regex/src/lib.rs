@@ -8,8 +8,23 @@
 //! together with the anchors, such as `a)|(b`, is refused instead of being left unanchored, and
 //! patterns are bounded in length, nesting and compiled size.
 
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
 mod matcher;
 mod plain;
+mod template;
 mod translate;
 mod unicode;
 
@@ -19,6 +34,7 @@ mod tests;
 use thiserror::Error;
 
 pub use matcher::Matcher;
+pub use template::Template;
 
 /// Longest pattern, in bytes.
 pub const MAX_LEN: usize = 64 << 10;

@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::regex::Regex;
+    use crate::Regex;
 
     #[test]
     fn patterns_of_real_rules_are_seen_to_be_valid() {

@@ -64,7 +64,7 @@ impl Matcher {
     }
 
     /// Whether matching costs less than looking up a remembered result.
-    pub(crate) fn is_cheap(&self) -> bool {
+    pub fn is_cheap(&self) -> bool {
         match self {
             Self::Any | Self::NonEmpty | Self::Exact(_) | Self::Prefix(_) | Self::Suffix(_) => true,
             Self::OneOf(literals) => literals.len() <= 4,

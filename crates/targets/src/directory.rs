@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use metrifold_base::{BuildError, Shared, locked};
+use metrifold_base::{Shared, locked};
+use metrifold_discovery::Handles;
 
-use super::publish::Published;
-use super::slot::{Slot, Targets};
+use crate::publish::Published;
 
 /// Providers and publishers that run. A clone is a handle to the same directory.
 #[derive(Clone, Debug, Default)]
@@ -21,10 +21,6 @@ struct Entries {
     providers: Handles,
     published: BTreeMap<Arc<str>, Arc<Published>>,
 }
-
-/// The providers of one configuration by name.
-#[derive(Clone, Debug, Default)]
-pub struct Handles(Arc<BTreeMap<Arc<str>, Arc<Slot>>>);
 
 impl Directory {
     /// An empty directory.
@@ -53,35 +49,5 @@ impl Directory {
     /// State that users of targets share, such as the outcomes of scrapes.
     pub fn shared(&self) -> &Shared {
         &self.shared
-    }
-}
-
-impl Handles {
-    /// Handles to these providers.
-    pub fn new(slots: BTreeMap<Arc<str>, Arc<Slot>>) -> Self {
-        Self(Arc::new(slots))
-    }
-
-    /// All providers, sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        self.0.values()
-    }
-
-    /// The provider with this name.
-    pub fn get(&self, name: &str) -> Option<&Arc<Slot>> {
-        self.0.get(name)
-    }
-
-    /// A receiver of a provider's targets.
-    ///
-    /// # Errors
-    ///
-    /// Fails when there is no provider of this name.
-    pub fn targets(&self, name: &str) -> Result<Targets, BuildError> {
-        let slot = self.get(name).ok_or_else(|| {
-            let reason = format!("there is no provider {name:?}: declare [discovery.{name}]");
-            BuildError::new("discovery", reason)
-        })?;
-        Ok(slot.targets())
     }
 }

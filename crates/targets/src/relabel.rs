@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{ArenaBuilder, Name};
+use metrifold_discovery::{Labels, Target};
 use metrifold_expr::relabel::Program;
-
-use crate::labels::{Labels, Target};
 
 /// Result of relabelling a target.
 #[derive(Clone, Debug)]

@@ -5,7 +5,6 @@
 //! before a restart may be missing, the previous list stays.
 
 mod config;
-mod relabel;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -21,19 +20,16 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use metrifold_base::{Backoff, BoxFuture, BuildError, RunError, locked, read_file};
+use metrifold_discovery::file_sd::{to_json, to_lines};
+use metrifold_discovery::{Format, Snapshot, Standing, Target, Targets, difference, seconds};
 use metrifold_files::replace;
 use metrifold_http::{Access, Doors, Listeners, Route};
 use metrifold_telemetry::{State, Telemetry};
 
-use super::file_sd::{to_json, to_lines};
-use super::kinds::Format;
-use super::labels::Target;
-use super::meters::{PublishMeters, seconds};
-use super::slot::Targets;
-use super::snapshot::{Snapshot, Standing, difference};
+use crate::meters::PublishMeters;
+use crate::relabel::{Relabelled, TargetRules};
 
 pub use config::PublishConfig;
-pub use relabel::{Relabelled, TargetRules};
 
 use serve::Served;
 

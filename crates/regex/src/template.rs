@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::regex::{Locations, Regex};
+use super::{Locations, Regex};
 
 /// A template, compiled for one pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Template {
     }
 
     /// The group, if the template is a single reference.
-    pub(super) fn only_group(&self) -> Option<usize> {
+    pub fn only_group(&self) -> Option<usize> {
         match &*self.parts {
             [Part::Group(groups)] if groups.len() == 1 => groups.first().copied(),
             _ => None,

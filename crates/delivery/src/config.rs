@@ -54,7 +54,7 @@ keys! {
         connections: usize = default(16),
         /// Lower bound of the adaptive limit on concurrent requests, from 1 to `connections`.
         min_connections: usize = default(1),
-        /// Maximum size, before compression, of a request into which consecutive queued batches of remote write 1.0 are merged. It is halved each time the endpoint answers 413 to a merged request. `0B` disables merging.
+        /// Maximum size, before compression, of a request into which batches of remote write 1.0 are merged that are queued at the same time for one tenant. It is halved each time the endpoint answers 413 to a merged request. `0B` disables merging.
         merge_bytes: Size = default("4MiB"),
         /// Queue in front of the sink.
         pub queue: QueueConfig = table,
@@ -268,6 +268,7 @@ impl DeliveryConfig {
             min_connections: self.min_connections,
             connections: self.connections,
             merge_bytes: self.merge_bytes.bytes(),
+            merges_senders: self.retry.statuses != Some(Statuses::Specification),
             retry: Retry {
                 min_backoff: self.retry.min_backoff.0,
                 max_backoff: self.retry.max_backoff.0,

@@ -40,6 +40,9 @@ pub struct Terms {
     pub connections: usize,
     /// The most bytes, before compression, of a request that is merged from several batches.
     pub merge_bytes: usize,
+    /// Whether such a request may hold the data of several senders: if it is refused, their batches
+    /// are sent again, each alone.
+    pub merges_senders: bool,
     /// Settings of retries.
     pub retry: Retry,
     /// Time for which an endpoint may answer a batch with server errors before the series at fault
@@ -73,7 +76,7 @@ impl<T: Transport> Sender<T> {
         Self(Arc::new(Shared {
             pace: Pace::new(least, most, terms.retry, terms.metrics.connections()),
             stuck: StuckLanes::new(terms.isolate_after),
-            merge_bound: MergeBound::new(terms.merge_bytes),
+            merge_bound: MergeBound::new(terms.merge_bytes, terms.merges_senders),
             versions: Versions::new(terms.protocol, terms.probe_after),
             reports: Reports::new(terms.id.clone()),
             terms,
@@ -119,9 +122,7 @@ async fn work<T: Transport>(shared: Arc<Shared<T>>, input: Input) {
             () = input.wait_superseded() => return,
         };
         while permit.holds() {
-            // Merged batches must fit before compression, so receiving more is useless.
-            let most = shared.merge_bound.bytes();
-            let Some(run) = input.recv_run(most).await else {
+            let Some(run) = input.recv_run(|| shared.merge_bound.run()).await else {
                 return;
             };
             // The permit may have become invalid while there was nothing to send.

@@ -33,7 +33,7 @@ pub use clock::{age, now_millis};
 pub use holdings::{Holdings, InFlight, InFlightMark};
 pub use item::{Incoming, Progress, Queued, Tracked, tally};
 pub use lane::{Lane, OrderedBy};
-pub use memory::{Held, Pushed, Queue};
+pub use memory::{Held, Pushed, Queue, RunBound};
 pub use spill::{LONGEST_RETRY, LOOK_AGAIN, Spill, Taken};
 
 keys! {

@@ -28,6 +28,7 @@ use metrifold_model::Tenant;
 use super::{Lane, WhenFull};
 pub use held::Held;
 pub(crate) use schedule::RUN_MAX;
+pub use schedule::RunBound;
 use schedule::Schedule;
 
 /// A bounded queue of items that have a weight in bytes.
@@ -180,14 +181,19 @@ impl<T> Queue<T> {
         Pushed::Stored(evicted)
     }
 
-    /// Receives the next item of a lane with nothing in flight, together with those behind it in
-    /// the lane whose senders do not wait, up to a total weight of `most`. `None` once the turn is
-    /// over, or the queue is closed and nothing more can come. Cancel-safe.
-    pub async fn pop_run(self: &Arc<Self>, turn: u64, most: usize) -> Option<Vec<(T, Held<T>)>> {
+    /// Receives the next item of a lane with nothing in flight, and more of its tenant within the
+    /// bound, which is asked for when there is something to receive. `None` once the turn is over,
+    /// or the queue is closed and nothing more can come. Cancel-safe.
+    pub async fn pop_run(
+        self: &Arc<Self>,
+        turn: u64,
+        most: impl Fn() -> RunBound,
+    ) -> Option<Vec<(T, Held<T>)>> {
         loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
+            let most = most();
             let wake = {
                 let mut state = self.state();
                 if state.turn != turn {
@@ -196,13 +202,14 @@ impl<T> Queue<T> {
                     self.filled.notify_last();
                     return None;
                 }
-                if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
+                let run = state.schedule.take(Instant::now(), most);
+                if !run.is_empty() {
                     state.taken += run.len();
                     // This receiver is busy when a pause ends: another one has to wake up for it.
                     if state.schedule.has_surplus() || state.schedule.next_wake().is_some() {
                         self.filled.notify_last();
                     }
-                    let hold = |item: schedule::Item<T>| {
+                    let hold = |(lane, item): (Lane, schedule::Item<T>)| {
                         let held = Held {
                             queue: self.clone(),
                             weight: item.weight,

@@ -1,17 +1,21 @@
-//! Merges several small batches that wait one behind the other into one request.
+//! Merges several small batches of one tenant that are queued at the same time into one request.
 //!
 //! Only bodies of remote write 1.0 are merged: concatenated, they form a message with all their
 //! series (Protocol Buffers, "Encoding", on merging repeated fields), and so do their compressed
-//! forms except for the length in front. They are of one lane, and therefore of one tenant.
+//! forms except for the length in front.
+//!
+//! One sender's data must not cost another one: if a request with the data of several senders is
+//! refused, fails, or is stored in part, then each batch is sent alone, so that each sender hears
+//! what became of its own, and for a while only batches of one lane are merged.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use metrifold_codec::snappy;
-use metrifold_engine::planes::metrics::{Delivery, Input, Run};
+use metrifold_engine::planes::metrics::{Delivery, Input, Run, RunBound};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Version};
 
@@ -23,20 +27,54 @@ use crate::transport::{Answer, Attempt, RefusalClass, Transport};
 /// Time after which a request of twice the accepted size is tried again.
 const SPARED: Duration = Duration::from_secs(300);
 
-/// The most bytes, before compression, of a merged request.
+/// Time for which senders are kept apart after trouble with a request that had data of several.
+const APART: Duration = Duration::from_secs(60);
+/// The most turns of lanes in a request: more would make senders wait for each other.
+const TURNS_MAX: usize = 64;
+
+/// Bounds of a merged request.
 #[derive(Debug)]
 pub(super) struct MergeBound {
+    /// The most bytes before compression.
     configured: usize,
+    /// Whether a request may hold the data of several senders.
+    mixes: bool,
     /// The size that the endpoint has shown to accept, and since when.
     learnt: Mutex<Option<(usize, Instant)>>,
+    /// Time until which senders are kept apart.
+    apart: Mutex<Option<Instant>>,
 }
 
 impl MergeBound {
-    pub(super) fn new(configured: usize) -> Self {
+    pub(super) fn new(configured: usize, mixes: bool) -> Self {
         Self {
             configured,
+            mixes,
             learnt: Mutex::default(),
+            apart: Mutex::default(),
         }
+    }
+
+    /// The bound of what is received at once: batches must fit before compression, so receiving more
+    /// is useless.
+    pub(super) fn run(&self) -> RunBound {
+        let weight = self.bytes();
+        let turns = if self.mixes() { TURNS_MAX } else { 1 };
+        RunBound { weight, turns }
+    }
+
+    /// Whether a request may hold the data of several senders now.
+    fn mixes(&self) -> bool {
+        self.mixes && self.apart().is_none_or(|until| until <= Instant::now())
+    }
+
+    /// Keeps senders apart for a while.
+    fn keep_apart(&self) {
+        *self.apart() = Some(Instant::now() + APART);
+    }
+
+    fn apart(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The present bound: after a while, twice the learnt size is tried again.
@@ -56,7 +94,7 @@ impl MergeBound {
         *self.learnt() = Some((bytes / 2, Instant::now()));
     }
 
-    fn learnt(&self) -> std::sync::MutexGuard<'_, Option<(usize, Instant)>> {
+    fn learnt(&self) -> MutexGuard<'_, Option<(usize, Instant)>> {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,6 +105,8 @@ struct Joined {
     /// Bytes before compression.
     bytes: usize,
     body: Vec<Bytes>,
+    /// Whether senders wait for it, or it has batches of several lanes.
+    mixed: bool,
 }
 
 impl<T: Transport> Shared<T> {
@@ -118,6 +158,10 @@ impl<T: Transport> Shared<T> {
         let max_age = self.terms.retry.max_age;
         let mut bodies = Vec::new();
         let mut bytes = 0;
+        let mut mixed = false;
+        // The run may have been asked for before there was trouble.
+        let mixes = self.merge_bound.mixes();
+        let lane = run.first().map(Delivery::lane);
         for delivery in run.iter_mut() {
             let v1 = delivery.batch.version() == Version::V1
                 && self.versions.choose(Version::V1) == Version::V1;
@@ -133,6 +177,10 @@ impl<T: Transport> Shared<T> {
             if bytes + len > most {
                 break;
             }
+            mixed |= delivery.is_awaited() || Some(delivery.lane()) != lane;
+            if mixed && !mixes {
+                break;
+            }
             bytes += len;
             bodies.push(body);
         }
@@ -143,6 +191,7 @@ impl<T: Transport> Shared<T> {
             deliveries: bodies.len(),
             bytes,
             body: snappy::join(&bodies)?,
+            mixed,
         })
     }
 
@@ -161,8 +210,23 @@ impl<T: Transport> Shared<T> {
         };
         let control = Control::of(&attempt);
         let answer = self.send(attempt, permit).await;
+        // What does not depend on the content says nothing about any of the senders.
+        let of_content = match &answer {
+            Ok(Answer::Refused(refusal)) => !refusal.is_of_size(),
+            Ok(answer) => matches!(answer, Answer::Partly(..)),
+            Err(failed) => failed.server_error,
+        };
+        if joined.mixed && of_content {
+            self.merge_bound.keep_apart();
+        }
         match &answer {
-            Ok(answer) if answer.is_accepted() => self.stuck.went_through(tenant, lane, control),
+            Ok(Answer::Partly(..)) if joined.mixed => return Merged::Refused,
+            Ok(answer) if answer.is_accepted() => {
+                self.stuck.went_through(tenant, lane, control);
+                for delivery in run.iter_mut().take(joined.deliveries) {
+                    self.stuck.over(tenant, delivery.lane());
+                }
+            }
             Err(failed) if failed.server_error => {}
             _ => self.stuck.over(tenant, lane),
         }
@@ -237,7 +301,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_too_much_is_tried_again_after_a_while() {
-        let most = MergeBound::new(1000);
+        let most = MergeBound::new(1000, true);
         assert_eq!(most.bytes(), 1000);
         most.refused(600);
         most.refused(300);
@@ -254,7 +318,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_comes_back_from_nothing() {
-        let most = MergeBound::new(4);
+        let most = MergeBound::new(4, true);
         most.refused(1);
         for expected in [0, 1, 2, 4] {
             assert_eq!(most.bytes(), expected);

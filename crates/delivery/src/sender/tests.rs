@@ -21,6 +21,8 @@ use metrifold_telemetry::Telemetry;
 use super::*;
 use crate::transport::{Answer, Attempt, Failure, Refusal, RefusalClass};
 
+mod mixed;
+
 /// A request that the transport received.
 #[derive(Clone, Debug)]
 struct Asked {
@@ -84,6 +86,13 @@ struct Running {
 
 impl Running {
     fn new(script: impl Fn(&Asked, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::of(true, script)
+    }
+
+    fn of(
+        merges_senders: bool,
+        script: impl Fn(&Asked, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let metrics = Telemetry::new().component("z", Kind::Sink, "test");
         let (feed, input) = Feed::new(
             EdgeConfig {
@@ -109,6 +118,7 @@ impl Running {
             min_connections: 1,
             connections: 4,
             merge_bytes: 4 << 20,
+            merges_senders,
             retry: Retry {
                 min_backoff: Duration::from_millis(30),
                 max_backoff: Duration::from_secs(5),

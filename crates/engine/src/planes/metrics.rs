@@ -12,6 +12,7 @@ mod transform;
 
 pub use edge::{Delivery, Edge, EdgeConfig, Form, Input, Run, Trouble};
 pub use held::LimitPass;
+pub use metrifold_queue::RunBound;
 pub use needs::Needs;
 pub use plane::Metrics;
 pub use relabel::Relabel;

@@ -128,52 +128,25 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Takes the next ready item, and those behind it in its lane as long as all of them hold the lane
-    /// and together weigh no more than `most`.
-    pub(super) fn take(&mut self, now: Instant, most: usize) -> Option<(Lane, Vec<Item<T>>)> {
+    /// Takes the next ready item and more of its tenant, within the bound; nothing if none is ready.
+    pub(super) fn take(&mut self, now: Instant, most: RunBound) -> Vec<(Lane, Item<T>)> {
         self.wake(now);
-        while let Some(tenant) = self.turns.pop_front() {
+        let mut run = Vec::new();
+        while run.is_empty()
+            && let Some(tenant) = self.turns.pop_front()
+        {
             let Some(own) = self.tenants.get_mut(&tenant) else {
                 continue;
             };
             own.in_turn = false;
-            if own.paused.is_some() {
-                continue;
+            if own.paused.is_none() {
+                let weight = own.take(&tenant, most, &mut run);
+                self.len -= run.len();
+                self.bytes -= weight;
+                self.enlist(tenant);
             }
-            let Some(id) = own.next_lane() else {
-                continue;
-            };
-            let Some(lane) = own.lanes.get_mut(&id) else {
-                continue;
-            };
-            let mut run = Vec::new();
-            let mut weight = 0;
-            while let Some(next) = lane.items.front() {
-                let fits = next.holds && weight + next.weight <= most && run.len() < RUN_MAX;
-                if !run.is_empty() && !fits {
-                    break;
-                }
-                let Some(item) = lane.items.pop_front() else {
-                    break;
-                };
-                weight += item.weight;
-                let holds = item.holds;
-                lane.holders += usize::from(holds);
-                run.push(item);
-                if !holds {
-                    break;
-                }
-            }
-            lane.under_way += run.len();
-            own.waiting -= weight;
-            own.enlist(id);
-            self.len -= run.len();
-            self.bytes -= weight;
-            let holds = run.first().is_some_and(|item| item.holds);
-            self.enlist(tenant.clone());
-            return Some((Lane { tenant, id, holds }, run));
         }
-        None
+        run
     }
 
     /// Releases an item in flight. Returns whether other items became ready.
@@ -355,3 +328,21 @@ impl<T> Schedule<T> {
 
 /// The most items of a run.
 pub(crate) const RUN_MAX: usize = 1024;
+
+/// Bounds of what is taken at once. One item is taken in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunBound {
+    /// The most bytes.
+    pub weight: usize,
+    /// The most times that a lane gets a turn. In a turn, a lane gives one item whose sender waits, or
+    /// all items that fit and whose senders do not wait.
+    pub turns: usize,
+}
+
+impl RunBound {
+    /// One item.
+    pub const ONE: Self = Self {
+        weight: 0,
+        turns: 1,
+    };
+}

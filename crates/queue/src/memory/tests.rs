@@ -13,7 +13,7 @@ const FREE: Lane = Lane {
 
 impl<T> Queue<T> {
     async fn pop(self: &Arc<Self>, turn: u64) -> Option<(T, Held<T>)> {
-        self.pop_run(turn, 0).await?.pop()
+        self.pop_run(turn, || RunBound::ONE).await?.pop()
     }
 }
 
@@ -312,20 +312,80 @@ async fn a_run_is_of_one_lane_and_no_heavier_than_asked_for() {
         let _ = queue.push(10 + i, 10, of("a", 2));
     }
     let items = |run: &[(u32, Held<u32>)]| run.iter().map(|(item, _)| *item).collect::<Vec<_>>();
-    let first = queue.pop_run(0, 39).await.unwrap();
+    let first = queue.pop_run(0, || up_to(39)).await.unwrap();
     assert_eq!(items(&first), [0, 1, 2]);
-    let second = queue.pop_run(0, 1000).await.unwrap();
+    let second = queue.pop_run(0, || up_to(1000)).await.unwrap();
     assert_eq!(items(&second), [10, 11, 12, 13, 14]);
     // The lane is free once the whole run is done.
     let mut first = first.into_iter();
     drop((first.next(), first.next()));
     assert_eq!(queue.waiting(), 2);
-    let waiting = queue.pop_run(0, 5);
+    let waiting = queue.pop_run(0, || up_to(5));
     tokio::pin!(waiting);
     let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx)));
     assert!(pending.await.is_pending());
     drop(first);
     assert_eq!(items(&waiting.await.unwrap()), [3], "one at least");
+}
+
+/// A run of one lane.
+fn up_to(weight: usize) -> RunBound {
+    RunBound { weight, turns: 1 }
+}
+
+#[tokio::test]
+async fn a_run_of_several_lanes_holds_all_of_them() {
+    let queue = queue(1000, WhenFull::Block);
+    for (item, weight, lane) in [
+        (10, 10, of("a", 1)),
+        (11, 10, of("a", 1)),
+        (20, 50, of("a", 2)),
+        (30, 10, of("a", 3)),
+        (40, 10, of("b", 1)),
+        (12, 10, of("a", 1)),
+    ] {
+        let _ = queue.push(item, weight, lane);
+    }
+    let items = |run: &[(u32, Held<u32>)]| run.iter().map(|(item, _)| *item).collect::<Vec<_>>();
+    let most = RunBound {
+        weight: 79,
+        turns: 3,
+    };
+    // The large item keeps its turn.
+    let first = queue.pop_run(0, || most).await.unwrap();
+    assert_eq!(items(&first), [10, 11, 12]);
+    let second = queue.pop_run(0, || most).await.unwrap();
+    assert_eq!(
+        items(&second),
+        [40],
+        "tenants take turns, and are not mixed"
+    );
+    let third = queue.pop_run(0, || most).await.unwrap();
+    assert_eq!(items(&third), [20, 30]);
+    for (item, id) in [(13, 1), (21, 2), (31, 3), (50, 4)] {
+        let _ = queue.push(item, 10, of("a", id));
+    }
+    let fourth = queue.pop_run(0, || most).await.unwrap();
+    assert_eq!(items(&fourth), [50], "all other lanes are held");
+    drop(third);
+    let fifth = queue.pop_run(0, || RunBound { turns: 1, ..most }).await;
+    assert_eq!(items(&fifth.unwrap()), [21]);
+}
+
+#[tokio::test]
+async fn several_whose_senders_wait_are_of_several_turns() {
+    let queue = queue(1000, WhenFull::Block);
+    for item in 0..5 {
+        let _ = queue.push(item, 10, FREE);
+    }
+    for expected in [&[0, 1, 2][..], &[3, 4]] {
+        let most = RunBound {
+            weight: 1000,
+            turns: 3,
+        };
+        let run = queue.pop_run(0, || most).await.unwrap();
+        assert!(run.iter().map(|(item, _)| item).eq(expected));
+    }
 }
 
 #[tokio::test]
@@ -339,7 +399,7 @@ async fn a_run_ends_where_a_sender_waits() {
         let _ = queue.push(item, 10, lane);
     }
     for expected in [&[1, 2][..], &[3], &[4]] {
-        let run = queue.pop_run(0, 1000).await.unwrap();
+        let run = queue.pop_run(0, || up_to(1000)).await.unwrap();
         assert!(run.iter().map(|(item, _)| item).eq(expected));
     }
 }
@@ -471,14 +531,27 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
                     }
                 }
                 3..5 => {
-                    let run = queue.pop_run(0, below(60) as usize);
+                    let most = RunBound {
+                        weight: below(60) as usize,
+                        turns: 1 + below(3) as usize,
+                    };
+                    let run = queue.pop_run(0, || most);
                     tokio::pin!(run);
                     let polled =
                         std::future::poll_fn(|cx| std::task::Poll::Ready(run.as_mut().poll(cx)));
                     if let std::task::Poll::Ready(Some(run)) = polled.await {
-                        let lane = lane_of(run[0].0);
-                        let busy = under_way.iter().any(|other| other[0].0 == lane);
-                        assert!(!busy, "seed {seed}: lane {lane:?} is held");
+                        let lanes: BTreeSet<_> =
+                            run.iter().map(|(item, _)| lane_of(*item)).collect();
+                        assert!(lanes.len() <= most.turns, "seed {seed}: {lanes:?}");
+                        let tenants = lanes.iter().map(|(tenant, _)| tenant);
+                        assert_eq!(tenants.collect::<BTreeSet<_>>().len(), 1, "seed {seed}");
+                        let busy = under_way
+                            .iter()
+                            .flatten()
+                            .find(|(lane, ..)| lanes.contains(lane));
+                        assert!(busy.is_none(), "seed {seed}: {busy:?} is held");
+                        let weight: usize = run.iter().map(|(_, held)| held.weight).sum();
+                        assert!(run.len() == 1 || weight <= most.weight, "seed {seed}");
                         let entry = |(item, held)| (lane_of(item), item, held);
                         under_way.push(run.into_iter().map(entry).collect());
                     }

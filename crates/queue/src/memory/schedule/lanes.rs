@@ -5,7 +5,10 @@ use std::collections::hash_map::Entry;
 
 use tokio::time::Instant;
 
-use super::Map;
+use metrifold_model::Tenant;
+
+use super::{Map, RUN_MAX, RunBound};
+use crate::Lane;
 
 /// The items of a tenant.
 #[derive(Debug)]
@@ -93,6 +96,49 @@ impl<T> TenantItems<T> {
             }
         }
         None
+    }
+
+    /// Moves the next items to `run`, within the bound; returns their weight.
+    pub(super) fn take(
+        &mut self,
+        tenant: &Option<Tenant>,
+        most: RunBound,
+        run: &mut Vec<(Lane, Item<T>)>,
+    ) -> usize {
+        let mut weight = 0;
+        let mut turns = 0;
+        while turns < most.turns
+            && let Some(id) = self.next_lane()
+            && let Some(lane) = self.lanes.get_mut(&id)
+        {
+            let before = run.len();
+            while run.len() < RUN_MAX
+                && let Some(next) = lane.items.front()
+                && (run.is_empty() || weight + next.weight <= most.weight)
+                && (run.len() == before || next.holds)
+                && let Some(item) = lane.items.pop_front()
+            {
+                weight += item.weight;
+                let holds = item.holds;
+                lane.holders += usize::from(holds);
+                lane.under_way += 1;
+                let tenant = tenant.clone();
+                run.push((Lane { tenant, id, holds }, item));
+                if !holds {
+                    break;
+                }
+            }
+            if run.len() == before {
+                // It keeps its turn, or lanes with smaller items would pass it for ever.
+                lane.in_turn = true;
+                self.turns.push_front(id);
+                break;
+            }
+            self.enlist(id);
+            turns += 1;
+        }
+        self.waiting -= weight;
+        weight
     }
 
     /// Removes a lane without items.

@@ -91,6 +91,11 @@ impl Delivery {
                 .is_some_and(|tracked| self.edge.abandoned(tracked))
     }
 
+    /// Whether the sender waits for the outcome.
+    pub fn is_awaited(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// Time since the batch arrived at the sink.
     pub fn age(&self) -> Duration {
         self.since.elapsed()
@@ -150,6 +155,18 @@ impl Delivery {
             .discarded_samples(reason.as_str(), samples);
         if samples > 0 {
             self.note_lost(reason, samples);
+        }
+    }
+
+    /// Counts samples as dropped for which the sink has no place, and logs it.
+    pub fn count_left_out(&mut self, reason: Reason, samples: u64) {
+        self.count_lost_samples(reason, samples);
+        if samples > 0 {
+            let tally = Tally {
+                samples,
+                ..Tally::default()
+            };
+            self.edge.pipe.losses.note(reason, tally);
         }
     }
 

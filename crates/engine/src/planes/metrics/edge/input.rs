@@ -6,7 +6,7 @@ use std::sync::Arc;
 use metrifold_codec::Batch;
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Ticket};
-use metrifold_queue::{Held, Queued};
+use metrifold_queue::{Held, Queued, RunBound};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::metrics::Form;
@@ -22,14 +22,14 @@ impl Input {
     /// taken over. Several tasks may receive at once: of deliveries in one lane, only one is in
     /// flight at a time. Cancel-safe.
     pub async fn recv(&self) -> Option<Delivery> {
-        self.recv_run(0).await?.take_first()
+        self.recv_run(|| RunBound::ONE).await?.take_first()
     }
 
-    /// Receives the next delivery, together with those right behind it in its lane whose senders do
-    /// not wait, up to a total weight of `most`.
-    pub async fn recv_run(&self, most: usize) -> Option<Run> {
+    /// Receives the next delivery, and more of its tenant within the bound, which is asked for when
+    /// there is something to receive.
+    pub async fn recv_run(&self, most: impl Fn() -> RunBound) -> Option<Run> {
         loop {
-            let taken = self.0.pipe.queue.pop_run(self.0.turn(), most).await?;
+            let taken = self.0.pipe.queue.pop_run(self.0.turn(), &most).await?;
             let run = taken.into_iter();
             let run = run.filter_map(|(queued, held)| self.delivery(queued, held));
             let run = Run(run.collect());
@@ -82,7 +82,7 @@ impl Input {
     }
 }
 
-/// Deliveries of one lane, in order. Dropping the run returns those that are left, in order.
+/// Deliveries of one tenant, those of a lane in order. Dropping the run returns those that are left, in order.
 #[derive(Debug)]
 pub struct Run(VecDeque<Delivery>);
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use metrifold_codec::remote_write::Limits;
 use metrifold_model::{Ack, Kind, Origin, Until, Version, Waiter};
+use metrifold_queue::RunBound;
 use metrifold_telemetry::Telemetry;
 use tokio::time::timeout;
 
@@ -135,11 +136,17 @@ impl Model {
     }
 
     async fn take(&mut self, edge: &Arc<Edge>) -> Option<Run> {
-        let most = [0, 1000][self.below(2) as usize];
-        timeout(Duration::from_millis(1), Input(edge.clone()).recv_run(most))
-            .await
-            .ok()
-            .flatten()
+        let most = RunBound {
+            weight: [0, 1000][self.below(2) as usize],
+            turns: [1, 3][self.below(2) as usize],
+        };
+        timeout(
+            Duration::from_millis(1),
+            Input(edge.clone()).recv_run(|| most),
+        )
+        .await
+        .ok()
+        .flatten()
     }
 
     /// Delivers the first batch of some run in flight.
@@ -179,7 +186,11 @@ async fn a_batch_on_its_way_out_of_the_queue_is_left() {
     for number in 0..3 {
         assert!(edge.push(batch(0, number), None).is_none());
     }
-    let taken = edge.pipe.queue.pop_run(edge.turn(), usize::MAX).await;
+    let all = RunBound {
+        weight: usize::MAX,
+        turns: 1,
+    };
+    let taken = edge.pipe.queue.pop_run(edge.turn(), || all).await;
     assert_eq!(taken.map(|taken| taken.len()), Some(3));
     assert_eq!(edge.left().batches, 3);
 }

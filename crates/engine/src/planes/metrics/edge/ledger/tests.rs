@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use metrifold_codec::Batch;
 use metrifold_model::ledger::{Difference, Reason, Tally};
 use metrifold_model::{Counts, Origin, Outcome, Version};
-use metrifold_queue::{Lane, Pushed, Queued};
+use metrifold_queue::{Lane, Pushed, Queued, RunBound};
 use metrifold_telemetry::Telemetry;
 
 use super::super::tests::edge;
@@ -357,7 +357,7 @@ fn a_batch_that_is_lost_without_a_word_is_missing() {
     for number in [1, 2] {
         assert!(edge.push(batch(number, "a", None), None).is_none());
     }
-    let taken = runtime.block_on(edge.pipe.queue.pop_run(edge.turn(), 0));
+    let taken = runtime.block_on(edge.pipe.queue.pop_run(edge.turn(), || RunBound::ONE));
     drop(taken);
     let ledger = edge.pipe.ledger();
     let expected = Difference {

@@ -160,9 +160,12 @@ async fn run(seed: u64, queue: &str, required: bool) {
             }
         }
         if far_end.below(2) == 0 {
-            let most = [0, 20_000][far_end.below(2) as usize];
+            let most = RunBound {
+                weight: [0, 20_000][far_end.below(2) as usize],
+                turns: [1, 3][far_end.below(2) as usize],
+            };
             let soon = Duration::from_millis(1);
-            let run = timeout(soon, Input(edge.clone()).recv_run(most)).await;
+            let run = timeout(soon, Input(edge.clone()).recv_run(|| most)).await;
             if let Ok(Some(mut run)) = run {
                 while let Some(delivery) = run.take_first() {
                     far_end.deliver(delivery, false);

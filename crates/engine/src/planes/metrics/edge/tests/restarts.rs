@@ -67,7 +67,11 @@ impl Life {
         let quiet = if self.under_way.is_empty() { 500 } else { 1 };
         if self.under_way.len() < 3 {
             let taken = Input(self.edge.clone());
-            let taken = timeout(Duration::from_millis(quiet), taken.recv_run(100));
+            let most = RunBound {
+                weight: 100,
+                turns: [1, 3][random(state, 2) as usize],
+            };
+            let taken = timeout(Duration::from_millis(quiet), taken.recv_run(|| most));
             self.under_way.extend(taken.await.ok().flatten());
         }
         if self.under_way.is_empty() {

@@ -38,7 +38,14 @@ impl World {
 
 async fn take(edge: Arc<Edge>, world: Arc<World>) {
     let input = Input(edge);
-    while let Some(mut run) = input.recv_run([0, 1000][world.below(2) as usize]).await {
+    loop {
+        let most = RunBound {
+            weight: [0, 1000][world.below(2) as usize],
+            turns: [1, 3][world.below(2) as usize],
+        };
+        let Some(mut run) = input.recv_run(|| most).await else {
+            return;
+        };
         let hangs = world.below(10) == 0;
         let takes = if hangs { 20_000 } else { world.below(50) };
         tokio::time::sleep(Duration::from_millis(takes)).await;

@@ -54,7 +54,9 @@ const fn change(
     }
 }
 
-/// Every endpoint.
+const READY: &str = "/-/ready";
+
+/// Every endpoint, in the order in which they begin to be served.
 pub(super) static TABLE: &[Endpoint] = &[
     get("/", Guard::Read, |_, _| {
         Box::pin(async { typed("text/html; charset=utf-8", PAGE.into()) })
@@ -69,9 +71,6 @@ pub(super) static TABLE: &[Endpoint] = &[
     }),
     get("/-/healthy", Guard::Probe, |_, _| {
         Box::pin(async { answer::text(StatusCode::OK, "healthy") })
-    }),
-    get("/-/ready", Guard::Probe, |status, _| {
-        Box::pin(async move { status.ready() })
     }),
     change(RELOAD, |status, _| {
         Box::pin(async move { status.reload().await })
@@ -112,6 +111,10 @@ pub(super) static TABLE: &[Endpoint] = &[
     change(dead_letters::DISCARD, |status, request| {
         Box::pin(async move { dead_letters::discard(&status.dead_letters, request).await })
     }),
+    // The last: whoever waits for it finds all others served.
+    get(READY, Guard::Probe, |status, _| {
+        Box::pin(async move { status.ready() })
+    }),
 ];
 
 impl Handler for Endpoints {
@@ -144,6 +147,11 @@ mod tests {
             let path = endpoint.path.replace("{tenant}", "NAME");
             assert!(page.contains(&format!("`{path}`")), "{path}");
         }
+    }
+
+    #[test]
+    fn readiness_is_the_last_to_be_served() {
+        assert_eq!(TABLE.last().map(|it| it.path), Some(READY));
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Shared {
             (Reason::NativeHistogram, left_out.histograms),
             (Reason::NoMetricName, left_out.nameless),
         ] {
-            delivery.count_lost_samples(reason, samples);
+            delivery.count_left_out(reason, samples);
         }
         if counts.all_samples() > 0 || arena.counts().all_samples() == 0 {
             delivery.count_sent(Some(counts), bytes);

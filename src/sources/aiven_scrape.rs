@@ -151,7 +151,7 @@ struct Nodes {
 }
 
 impl Particulars for Nodes {
-    fn of(&self, discovered: &Target) -> Result<Own, String> {
+    fn of(&self, discovered: &Target, _inlet: usize) -> Result<Own, String> {
         let get = |name: &str| discovered.get(name).unwrap_or_default();
         let project = get("__meta_aiven_project");
         let host = get("__meta_aiven_host");

@@ -9,6 +9,7 @@
 //!
 //! Source: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
 
+mod cors;
 mod endpoints;
 mod failure;
 mod headers;
@@ -21,7 +22,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderName, Uri};
+use http::Uri;
+use http::header::{HeaderName, ORIGIN};
 use http_body::{Frame, SizeHint};
 use http_body_util::{LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -41,6 +43,7 @@ use metrifold_http::{
 };
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
+use cors::{Cors, Preflight};
 use endpoints::{Group, Verdict};
 use log::{Entry, QueryLog, QueryLogKeys};
 
@@ -67,6 +70,8 @@ keys! {
         max_body_bytes: Size = default("16MiB"),
         /// Headers of queries that are forwarded to the server in addition to those that have a [meaning there](#what-travels-on).
         forward_headers: Vec<String> = unset(["X-Custom"]),
+        /// Regular expression for the whole `Origin` of web pages whose scripts can query from a browser (CORS), like Prometheus' `--web.cors.origin`. Unset, the server's own CORS headers are forwarded, and preflight requests are rejected.
+        cors_origin: Option<String> = unset("https://grafana\\.example"),
         /// Query log.
         log: QueryLogKeys = table,
     }
@@ -101,7 +106,9 @@ impl SourceConfig for PrometheusApiConfig {
         let own = Resource::Route(self.listen());
         let front = self.front().map(Resource::Route);
         let login = self.login.then(|| Resource::Route(self.login()));
-        [own].into_iter().chain(front).chain(login).collect()
+        let preflight = self.preflight().map(Resource::Route);
+        let others = front.into_iter().chain(login).chain(preflight);
+        [own].into_iter().chain(others).collect()
     }
 
     fn files(&self) -> Vec<&Path> {
@@ -151,6 +158,9 @@ impl SourceConfig for PrometheusApiConfig {
             }
         }
         headers::names(&self.forward_headers, problems);
+        if let Some(Err(reason)) = self.cors_origin.as_deref().map(Cors::new) {
+            problems.at("cors_origin", reason);
+        }
         self.log.validate(problems);
     }
 }
@@ -183,6 +193,12 @@ impl PrometheusApiConfig {
         self.server.listen(LOGIN_PATH, Methods::GET)
     }
 
+    /// Where browsers ask whether a page may query, if pages may.
+    fn preflight(&self) -> Option<Listen> {
+        let allowed = self.cors_origin.is_some();
+        allowed.then(|| self.server.listen(&self.prefix(), Methods::OPTIONS))
+    }
+
     fn listen(&self) -> Listen {
         // Including methods that no endpoint accepts, so that these get an error in the form of the
         // API.
@@ -205,6 +221,12 @@ impl BuildSource<Queries> for PrometheusApiConfig {
         let front = front
             .map(|it| cx.listeners.route(&it, &cx.id))
             .transpose()?;
+        let cors = self.cors_origin.as_deref().map(Cors::new).transpose();
+        let cors = cors.map_err(|reason| BuildError::new("cors_origin", reason))?;
+        let preflight = self.preflight();
+        let preflight = preflight
+            .map(|it| cx.listeners.route(&it, &cx.id))
+            .transpose()?;
         let access = match self.login {
             true => cx.access.access_or_login(|_| Permission::Read),
             false => self.server.access(&cx.access, |_| Permission::Read)?,
@@ -213,6 +235,8 @@ impl BuildSource<Queries> for PrometheusApiConfig {
             route: cx.listeners.route(&self.listen(), &cx.id)?,
             front,
             login,
+            cors: cors.map(Arc::new),
+            preflight,
             access,
             id: cx.id.clone(),
             forwarded: headers::names(&self.forward_headers, &mut Problems::new(true)),
@@ -227,6 +251,9 @@ struct PrometheusApi {
     front: Option<Route>,
     /// Where people log in and out, if they can.
     login: Option<(Route, Arc<dyn Handler>)>,
+    cors: Option<Arc<Cors>>,
+    /// Where browsers ask whether a page may query.
+    preflight: Option<Route>,
     access: Arc<dyn Access>,
     id: Arc<str>,
     /// Headers that are forwarded in addition.
@@ -251,6 +278,7 @@ impl Source<Queries> for PrometheusApi {
             log: QueryLog::new(&self.config.log),
             id: self.id,
             forwarded: self.forwarded,
+            cors: self.cors.clone(),
             config: self.config,
             out,
         });
@@ -264,10 +292,15 @@ impl Source<Queries> for PrometheusApi {
             let serving = route.serve(Arc::new(Everybody), pages);
             (serving, route)
         });
+        let preflight = self.preflight.zip(self.cors).map(|(route, cors)| {
+            // The browser asks without credentials.
+            let serving = route.serve(Arc::new(Everybody), Arc::new(Preflight(cors)));
+            (serving, route)
+        });
         let route = self.route;
         Box::pin(async move {
             shutdown.wait().await;
-            drop((serving, route, front, login));
+            drop((serving, route, front, login, preflight));
             Ok(())
         })
     }
@@ -277,6 +310,7 @@ impl Source<Queries> for PrometheusApi {
 struct Api {
     id: Arc<str>,
     forwarded: Arc<[HeaderName]>,
+    cors: Option<Arc<Cors>>,
     config: PrometheusApiConfig,
     /// One permit for each query that may be in flight or waiting.
     slots: Arc<Semaphore>,
@@ -288,8 +322,12 @@ struct Api {
 impl Handler for Api {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
+            let origin = request.headers.get(ORIGIN).cloned();
             let answer = self.answer(request).await;
-            let answer = answer.unwrap_or_else(|rejection| rejection::json(&rejection));
+            let mut answer = answer.unwrap_or_else(|rejection| rejection::json(&rejection));
+            if let Some(cors) = &self.cors {
+                cors.mark(origin.as_ref(), answer.headers_mut());
+            }
             let status = answer.status();
             self.out.metrics().answered(status);
             answer

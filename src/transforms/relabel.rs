@@ -178,7 +178,7 @@ mod tests {
         let problems = |text: &str, environment| {
             let config: RelabelConfig = toml::from_str(text).unwrap();
             let mut problems = Problems::new(environment);
-            config.validate(&mut problems);
+            TransformConfig::validate(&config, &mut problems);
             let list = problems.into_list();
             let texts = list
                 .into_iter()

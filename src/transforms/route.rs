@@ -294,7 +294,7 @@ mod tests {
         let text = r#"routes = { rest = 'a', "b c" = '{', d = [], e = ['x', '{y}'] }"#;
         let config: RouteConfig = toml::from_str(text).unwrap();
         let mut problems = Problems::new(false);
-        config.validate(&mut problems);
+        TransformConfig::validate(&config, &mut problems);
         let list = problems.into_list();
         let paths: Vec<_> = list.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(

@@ -35,6 +35,7 @@ use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
 };
 use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Plan, Transform};
+use metrifold_http::form::Form;
 use metrifold_model::{
     Kind, Membership, Origin, Rejection, RejectionKind, Tenant, tenant_name as name,
 };
@@ -47,15 +48,15 @@ keys! {
     /// `[transforms.tenant] type = "tenant"`.
     #[derive(Debug)]
     pub struct TenantConfig {
-        /// Sources of the tenant's name, in order: `caller` (the tenant that the caller has authenticated for), `path`, `header`, `label` (with `remove = true` to remove it), `client_cert` (`common_name`, `organizational_unit` or `dns`) or `value`. The first one that yields a name is used. The default is `[{ caller = true }]`. A caller that has authenticated can only name a tenant that it has access to; any other is rejected with status 403.
+        /// Sources of the tenant's name, in order: `caller` (the tenant that the caller has authenticated for), `path`, `header`, `parameter` (of a query's URL), `label` (with `remove = true` to remove it), `client_cert` (`common_name`, `organizational_unit` or `dns`) or `value`. The first one that yields a name is used. The default is `[{ caller = true }]`. A caller that has authenticated can only name a tenant that it has access to; any other is rejected with status 403.
         from: Vec<FromConfig> = suggested([{ path = "tenant" }, { header = "THANOS-TENANT" }, { label = "namespace" }]),
         /// Tenant to use if no entry of `from` yields one. Unset, batches without a tenant are rejected with status 400.
         default: Option<String> = unset("anonymous"),
         /// Label that the tenant's name is written to. It replaces the sender's value.
-        label: Option<String> = unset("tenant_id"),
+        label: Option<String> = suggested("tenant_id"),
         /// Maximum number of tenants in a batch, at least 1. A batch with more is rejected with status 413.
         max_tenants_per_batch: NonZeroUsize = default(1000),
-        /// Maximum number of tenants that a query can name, separated by `|`, in a path or a header. A query that names more is rejected with status 400.
+        /// Maximum number of tenants that a query can name, separated by `|`, in a path, a header or a parameter. A query that names more is rejected with status 400.
         max_tenants_per_query: NonZeroUsize = default(1),
         /// Endpoints that are open to all tenants although their answers concern all tenants, such as `/api/v1/targets` and `/api/v1/status/tsdb`, and `ui` for the server's user interface.
         allow: Vec<String> = default([]),
@@ -118,6 +119,21 @@ impl TenantConfig {
             metric: Name::new(METRIC),
             described: described.join(", "),
         })
+    }
+
+    /// The label that restricts queries or rules.
+    fn restricting(&self, what: &str) -> Result<&str, String> {
+        let message =
+            || format!("{what} are restricted by a label: name the one that holds the tenant");
+        self.label.as_deref().ok_or_else(message)
+    }
+
+    fn require_label(&self, what: &str, problems: &mut Problems) {
+        if let Err(message) = self.restricting(what) {
+            problems
+                .at("label", message)
+                .help("add label = \"tenant_id\"");
+        }
     }
 
     fn make(&self) -> Result<TenantTransform, BuildError> {
@@ -231,9 +247,9 @@ struct Found<'a> {
 }
 
 impl TenantTransform {
-    /// Collects the sources for a batch. A source that yields a name for the whole batch ends the
-    /// search.
-    fn look(&self, origin: &Origin, check: Check<'_>) -> Result<Found<'_>, Rejection> {
+    /// Collects the sources for a batch or a query. A source that yields a name for the whole batch
+    /// ends the search. `url` has the parameters of a query's URL.
+    fn look(&self, origin: &Origin, url: &Form, check: Check<'_>) -> Result<Found<'_>, Rejection> {
         let mut found = Found {
             labels: Vec::new(),
             fixed: None,
@@ -243,7 +259,7 @@ impl TenantTransform {
                 found.labels.push((name, *remove));
                 continue;
             }
-            let name = source.read(origin, check);
+            let name = source.read(origin, url, check);
             let name = name.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
             if let Some(tenant) = name {
                 found.fixed = Some(held_to(origin.caller.tenants(), tenant)?);
@@ -356,7 +372,8 @@ impl Transform for TenantTransform {
     }
 
     fn plan(&self, batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
-        let found = self.look(batch.origin(), &|name| name::check(name).map(Tenant::from))?;
+        let check = |name: &[u8]| name::check(name).map(Tenant::from);
+        let found = self.look(batch.origin(), &Form::default(), &check)?;
         if !found.labels.is_empty() {
             return Ok(Plan::Split(Box::new(move |batch, out| {
                 self.split(&found, batch, out)

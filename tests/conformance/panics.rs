@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use metrifold_access::Gate;
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::CompanionBounds;
-use metrifold_discovery::Directory;
 use metrifold_engine::component::{
     BuildContext, BuildSink, BuildSource, Buildable, MetricsSink, Resource, SinkConfig, SinkPort,
     SourceConfig, SourcePort,
@@ -26,6 +25,7 @@ use metrifold_engine::topology::{Built, Running};
 use metrifold_http::Listeners;
 use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
+use metrifold_targets::Directory;
 use metrifold_telemetry::Telemetry;
 use metrifold_testing::{PATIENCE, free_address, until_so};
 

@@ -541,6 +541,37 @@ fn what_instances_use_is_reported_and_ends_with_them() {
 }
 
 #[test]
+fn what_an_instance_uses_is_what_its_own_foundation_measures() {
+    // Both give the same GUIDs, and only one is measured.
+    let [measured, other] = [foundation(), foundation()];
+    assert_eq!(measured.state().apps[0].guid, other.state().apps[0].guid);
+    let sink = Endpoint::speaking(Manner::Honest);
+    let here = config(&measured, &sink, "labels = { at = \"measured\" }", "");
+    let here = here.replace("[\"cf\"]", "[\"cf\", \"other\"]").replace(
+        "metadata_interval",
+        "stats_interval = \"100ms\"\nmetadata_interval",
+    );
+    let there = config(&other, &sink, "labels = { at = \"other\" }", "");
+    let (there, _) = there.split_once("[sources").unwrap();
+    let there = there.replace("discovery.cf", "discovery.other");
+    let _child = Metrifold::start(&format!("{here}{there}"));
+    let count = |name: &str, at: &str| {
+        let seen = sink.seen();
+        let series = seen.iter().flat_map(Seen::series);
+        let is = |label: &(String, String)| label.0 == "at" && label.1 == at;
+        let of = series.filter(|it| it.name() == name && it.labels.iter().any(is));
+        of.count()
+    };
+    let name = "cf_instance_memory_bytes";
+    until_so("one is measured", || count(name, "measured") >= 2);
+    let before = count("up", "other");
+    until_so("the other is scraped", || {
+        count("up", "other") >= before + 4
+    });
+    assert_eq!(count(name, "other"), 0);
+}
+
+#[test]
 fn a_client_gets_its_token_by_a_certificate_and_nothing_is_scraped_before() {
     let foundation = foundation();
     let sink = Endpoint::speaking(Manner::Honest);

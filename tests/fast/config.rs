@@ -205,24 +205,84 @@ fn what_is_generated_of_any_component_runs() {
     let directory = tempfile::tempdir().unwrap();
     for info in components() {
         let name = format!("{}.{}", info.kind.table(), info.name);
-        let output = metrifold(&["generate", &name]);
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        // Unchanged, except for ports and folders, which other tests may use.
-        let folder = directory.path().join(info.name).display().to_string();
-        let generated = stdout(&output).replace("\"/", &format!("\"{folder}/"));
-        // On one interface, port 0 conflicts with port 0.
-        let mut hosts = 1..;
-        let port = |line: &str| match line.strip_prefix("address = ") {
-            Some(_) => format!("address = \"127.0.0.{}:0\"\n", hosts.next().unwrap()),
-            None => format!("{line}\n"),
-        };
-        let text: String = generated.lines().map(port).collect();
-        let file = write(directory.path(), "a.toml", &text);
-        let arguments = ["-c", &file, "run", "--threads", "1"];
-        let process = Process::spawn(&mut metrifold_testing::cli(&arguments));
-        // Its endpoints do not exist, so that a graceful end would take long.
-        process.until_logged("metrifold runs");
+        runs_as_generated(directory.path(), &name);
     }
+    // Through a transform of several signals, for each of them.
+    for pipe in [
+        "remote_write:tenant,relabel:thanos",
+        "prometheus_api:tenant:replica_router",
+        "rules_api:tenant:ruler",
+        "rules_file:tenant:rules_directory",
+    ] {
+        runs_as_generated(directory.path(), pipe);
+    }
+}
+
+fn runs_as_generated(directory: &Path, names: &str) {
+    let output = metrifold(&["generate", names]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    // Unchanged, except for ports and folders, which other tests may use.
+    let folder = directory
+        .join(names.replace(':', "-"))
+        .display()
+        .to_string();
+    let generated = stdout(&output).replace("\"/", &format!("\"{folder}/"));
+    // On one interface, port 0 conflicts with port 0.
+    let mut hosts = 1..;
+    let port = |line: &str| match line.strip_prefix("address = ") {
+        Some(_) => format!("address = \"127.0.0.{}:0\"\n", hosts.next().unwrap()),
+        None => format!("{line}\n"),
+    };
+    let text: String = generated.lines().map(port).collect();
+    let file = write(directory, "a.toml", &text);
+    let arguments = ["-c", &file, "run", "--threads", "1"];
+    let process = Process::spawn(&mut metrifold_testing::cli(&arguments));
+    // Its endpoints do not exist, so that a graceful end would take long.
+    process.until_logged("metrifold runs");
+}
+
+#[test]
+fn what_a_plane_requires_of_a_transform_is_an_error_of_the_configuration() {
+    let text = |source: &str, sink: &str| {
+        format!(
+            "[sources.in]\n{source}\n[transforms.t]\ntype = \"tenant\"\ninputs = [\"in\"]\n[sinks.out]\ninputs = [\"t\"]\n{sink}\n"
+        )
+    };
+    let rules = text(
+        "type = \"rules_file\"\nfiles = [\"*.yaml\"]",
+        "type = \"rules_directory\"\npath = \"/x\"",
+    );
+    let queries = text(
+        "type = \"prometheus_api\"\naddress = \"127.0.0.1:0\"",
+        "type = \"prometheus\"\nendpoint = \"http://localhost:1\"",
+    );
+    let metrics = text(
+        "type = \"remote_write\"\naddress = \"127.0.0.1:0\"",
+        "type = \"blackhole\"",
+    );
+    let check = |text: &str| {
+        let options = LoadOptions { environment: false };
+        config::parse_texts(&[("a.toml", text)], &|_: &str| None, options)
+    };
+    for (text, what) in [(&rules, "rules"), (&queries, "queries")] {
+        let found = check(text).unwrap_err();
+        let messages: Vec<&str> = found.iter().map(|it| &*it.message).collect();
+        let message = format!(
+            "transforms.t.label: {what} are restricted by a label: name the one that holds the tenant"
+        );
+        assert_eq!(messages, [message]);
+        assert!(found[0].place.is_some());
+        let named = text.replace("\"tenant\"", "\"tenant\"\nlabel = \"a\"");
+        assert!(check(&named).is_ok(), "{named}");
+    }
+    assert!(check(&metrics).is_ok());
+    // What nothing sends to lacks nothing.
+    let unknown = queries.replace("inputs = [\"in\"]", "inputs = [\"on\"]");
+    let found = check(&unknown).unwrap_err();
+    assert!(
+        found.iter().all(|it| !it.message.contains("label")),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -187,7 +187,7 @@ roleBindings:
     let additional = "\
 - { name: write, url: 'http://planted-user:planted-secret@a.example/write' }
 - { name: a b, url: 'http://a.example/write' }
-- { name: a_b, url: 'http://a.example/write', http_client_config: { bearer_token: planted-secret } }
+- { name: a_b, url: 'http://planted-user:planted-secret@a.example/write', http_client_config: { bearer_token: planted-secret } }
 - name: a-b
   url: https://a.example/write
   http_client_config:
@@ -235,9 +235,26 @@ roleBindings:
         "the endpoint \"a b\" is called a-b",
         "tls_config.min_version of a-b-2 is not converted",
         "http_headers of a-b-2 is not converted",
+        "the user in the url of a_b is not converted",
     ] {
         assert!(told.contains(expected), "{expected} in\n{told}");
     }
+    assert!(!told.contains("A_B_USERNAME"), "nothing uses it: {told}");
+}
+
+#[test]
+fn certificates_in_the_proposed_file_are_left_out_and_files_kept() {
+    let rig = Rig::new();
+    let additional = "endpints:\n- name: a\n  url: https://a.example/write\n  tlsConfig:\n    ca: |\n      -----BEGIN CERTIFICATE-----\n      planted-ca\n      -----END CERTIFICATE-----\n    cert: /etc/a.crt\n    key: /etc/a.key\n";
+    let additional = rig.file("additional.yaml", additional);
+    let (text, told) = rig.convert(&["--metrics.additional.write.endpoint.config", &additional]);
+    let table: toml::Table = text.parse().unwrap();
+    let tls = &table["sinks"]["a"]["tls"];
+    assert_eq!(tls["ca_file"].as_str(), Some("/etc/metrifold/a.ca"));
+    assert_eq!(tls["cert_file"].as_str(), Some("/etc/a.crt"));
+    assert_eq!(tls["key_file"].as_str(), Some("/etc/a.key"));
+    let note = "write the ca in tls_config of a to /etc/metrifold/a.ca";
+    assert!(told.contains(note), "{told}");
 }
 
 #[test]

@@ -18,7 +18,6 @@ use metrifold_access::Gate;
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{Batch, Name};
-use metrifold_discovery::Directory;
 use metrifold_engine::component::{
     BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, SinkConfig,
     SinkPort, SourceConfig, SourcePort, TransformConfig, TransformPorts,
@@ -32,6 +31,7 @@ use metrifold_engine::planes::{Sink, Source};
 use metrifold_engine::topology::{Built, Leftover, Running};
 use metrifold_http::Listeners;
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
+use metrifold_targets::Directory;
 use metrifold_telemetry::Telemetry;
 use metrifold_testing::{
     Does, Endpoint, Metrifold, Random, Reply, Sender, body, fetch, free_address, one, until,

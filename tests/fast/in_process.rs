@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use metrifold_access::Gate;
-use metrifold_discovery::Directory;
 use metrifold_engine::config::{Config, parse_str};
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::topology::{Built, Changes, Leftover, Running};
 use metrifold_http::Listeners;
+use metrifold_targets::Directory;
 use metrifold_telemetry::Telemetry;
 use metrifold_testing::PATIENCE;
 

@@ -1,7 +1,9 @@
 //! Queries through the program: unchanged bodies, refusals, timeouts, and reloads that cost no
 //! answer.
 
+mod cors;
 mod label_proxy;
+mod merges;
 mod reload;
 mod streams;
 mod tenants;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use metrifold_access::Gate;
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
-use metrifold_discovery::{Directory, Labels, Target};
+use metrifold_discovery::{Labels, Target};
 use metrifold_engine::component::{
     BuildContext, BuildSource, ComponentInfo, SourceConfig, SourcePort,
 };
@@ -20,6 +20,7 @@ use metrifold_engine::topology::Built;
 use metrifold_http::Listeners;
 use metrifold_model::Kind;
 use metrifold_scrape::{Gauges, Inlet, Own, Particulars, Pool, Settings};
+use metrifold_targets::Directory;
 use metrifold_telemetry::Telemetry;
 use metrifold_testing::series::STALE;
 use metrifold_testing::{Endpoint, Reply, Seen, until_so};
@@ -74,7 +75,7 @@ impl Source<Metrics> for Scraping {
 struct Fragility;
 
 impl Particulars for Fragility {
-    fn of(&self, _: &Target) -> Result<Own, String> {
+    fn of(&self, _: &Target, _: usize) -> Result<Own, String> {
         Ok(Own {
             gauges: Some(Arc::new(Self)),
             ..Own::default()
@@ -83,11 +84,7 @@ impl Particulars for Fragility {
 }
 
 impl Gauges for Fragility {
-    fn names(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn values(&self) -> Vec<(usize, f64)> {
+    fn values(&self) -> Vec<(&'static str, f64)> {
         assert!(!PANICS.swap(false, Ordering::AcqRel), "the test says so");
         Vec::new()
     }

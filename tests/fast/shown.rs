@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use metrifold_testing::config::{ingest, sink};
 use metrifold_testing::{
-    Does, Endpoint, Metrifold, Reply, Sender, cli, expect, fetch, nobody, run, until_so, up,
+    Does, Endpoint, Metrifold, Random, Reply, Sender, Series, body, cli, expect, fetch, nobody,
+    run, until_so, up,
 };
 
 const WRITE: &str = "/api/v1/write";
@@ -333,4 +334,78 @@ fn every_sample_that_is_lost_is_in_the_log_by_its_reason() {
         assert_eq!(sum(&lost, " samples="), 20, "{log}");
         assert_eq!(lost.len() as u64 + sum(&lost, "suppressed="), 20, "{log}");
     }
+}
+
+#[test]
+fn what_a_full_queue_drops_is_lost_in_the_log_as_well() {
+    for queue in [
+        "max_bytes = \"64KiB\"",
+        "max_bytes = \"64KiB\", when_full = \"drop_newest\"",
+        "type = \"disk\", max_bytes = \"256KiB\", memory_bytes = \"64KiB\"",
+        "type = \"disk\", max_bytes = \"256KiB\", memory_bytes = \"64KiB\", when_full = \"drop_newest\"",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::new(|_| 503);
+        let keys = format!("required = false\nqueue = {{ {queue} }}");
+        let data = format!("data_dir = {:?}\n", folder.path());
+        let config = data + &ingest("") + &sink("out", "ingest", &endpoint.url(), &keys);
+        let mut child = Metrifold::start(&config);
+        let mut sender = Sender::new(child.ingest);
+        for time in 1..=100_i64 {
+            let mut random = Random(time as u64);
+            let words = (0..512).map(|_| format!("{:016x}", random.number()));
+            let series = Series::new("up", &[(time, 1.0)]).label("x", &words.collect::<String>());
+            expect(&sender.write(&body(&[series])), 204);
+        }
+        until_so("the loss is told before anybody asks", || {
+            child.log().contains("data is lost")
+        });
+        let dropped = || {
+            let labels = [("reason", "queue_full")];
+            child.metric("metrifold_ledger_dropped_samples_total", &labels) as u64
+        };
+        endpoint.now(|_| 204);
+        until_so("the rest arrives", || {
+            child.metric("metrifold_ledger_queued_samples", &[]) == 0.0
+        });
+        let dropped = dropped();
+        assert!(dropped > 10, "{queue}: {dropped}");
+        child.signal("TERM");
+        child.wait();
+        let log = child.log();
+        let lost = lines(&log, "reason=\"queue_full\"");
+        for told in ["ERROR", "sink=out", "queue.max_bytes", "data is lost"] {
+            assert!(lost[0].contains(told), "{told}: {}", lost[0]);
+        }
+        // What made room while it was in flight may have been delivered after all.
+        let told = sum(&lost, " samples=");
+        assert!(
+            (dropped..=dropped + 8).contains(&told),
+            "{queue}: {dropped}, {log}"
+        );
+    }
+}
+
+#[test]
+fn no_failure_is_told_after_the_recovery_that_ended_it() {
+    let endpoint = Endpoint::new(|_| 503);
+    let keys = "retry = { max_backoff = \"50ms\" }";
+    let mut child = Metrifold::start(&(ingest("") + &sink("out", "ingest", &endpoint.url(), keys)));
+    let mut sender = Sender::new(child.ingest);
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| sender.write(&up(1)));
+        std::thread::sleep(Duration::from_millis(1500));
+        endpoint.now(|_| 204);
+        expect(&answer.join().unwrap(), 204);
+    });
+    child.signal("TERM");
+    child.wait();
+    let log = child.log();
+    let place = |what: &str| log.rfind(what).unwrap_or_else(|| panic!("{what} in {log}"));
+    assert!(place("attempt failed") < place("endpoint is back"), "{log}");
+    let failures = lines(&log, "attempt failed");
+    assert!(
+        failures.len() == 2 && sum(&failures, "suppressed=") > 0,
+        "{log}"
+    );
 }

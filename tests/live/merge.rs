@@ -1,10 +1,13 @@
 //! Replicas with outages, merged, say what one Prometheus says that has everything: generated queries
 //! over stores that were down at different times, one of which has lost its past.
 
+use std::fmt::Write as _;
+
 use metrifold_testing::peers::{Prometheus, now};
 use metrifold_testing::series::integer_histogram;
 use metrifold_testing::{
-    Answer, Metrifold, Random, Sender, Series, body, encode, expect, request, until_so,
+    Answer, Endpoint, Metrifold, Random, Reply, Sender, Series, body, encode, expect, request,
+    until_so,
 };
 use serde_json::Value;
 
@@ -158,4 +161,57 @@ fn said(answer: &Answer) -> Vec<(String, Vec<Value>)> {
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
+}
+
+/// Series of each replica's answer, and points of each series that both have together.
+const SERIES: usize = 8000;
+const POINTS: usize = 1000;
+
+/// Most memory of the whole process for answers of 200 MB, in KiB.
+const MEMORY: u64 = 96 << 10;
+
+/// An answer with every `step`th point of each series.
+fn large_answer(from: usize, step: usize) -> String {
+    let mut text =
+        "{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[".to_owned();
+    for number in 0..SERIES {
+        let comma = if number == 0 { "" } else { "," };
+        write!(
+            text,
+            "{comma}{{\"metric\":{{\"n\":\"{number:08}\"}},\"values\":["
+        )
+        .unwrap();
+        for point in (from..POINTS).step_by(step) {
+            let comma = if point == from { "" } else { "," };
+            write!(text, "{comma}[{},\"{point}.25\"]", 1_700_000_000 + point).unwrap();
+        }
+        text += "]}";
+    }
+    text + "]}}"
+}
+
+#[test]
+fn answers_of_hundreds_of_megabytes_are_merged_in_little_memory() {
+    let replicas: [Endpoint; 2] = std::array::from_fn(|from| {
+        let answer = large_answer(from, 2);
+        Endpoint::new(move |_| Reply::new(200).body(answer.clone()))
+    });
+    let [first, second] = replicas.each_ref().map(|it| it.url_of(""));
+    let gateway = Metrifold::start(&format!(
+        "[sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\ntimeout = \"10m\"\n\
+         [sinks.router]\ntype = \"replica_router\"\ninputs = [\"api\"]\nstrategy = \"merge\"\n\
+         merge = {{ max_bytes = \"1MiB\", wait = \"1m\" }}\nprobe.interval = \"0s\"\n\
+         replicas = [{{ endpoint = \"{first}\" }}, {{ endpoint = \"{second}\" }}]\n",
+    ));
+    let target = "/api/v1/query_range?query=x&start=1&end=2&step=1";
+    let answer = request("GET", gateway.ingest, target, &[], b"").unwrap();
+    expect(&answer, 200);
+    assert!(answer.body == large_answer(0, 1).as_bytes());
+    let peak = gateway.memory("VmHWM");
+    println!(
+        "{} MiB, in at most {} MiB",
+        answer.body.len() >> 20,
+        peak >> 10
+    );
+    assert!(peak < MEMORY, "{peak} KiB");
 }

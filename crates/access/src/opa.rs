@@ -49,6 +49,18 @@ impl Opa {
         })
     }
 
+    /// The decision on a caller's permission for a tenant, if it is cached.
+    pub(crate) fn known(
+        &self,
+        at: &Membership,
+        proven: &Proven,
+        permission: Permission,
+    ) -> Option<Result<(), Rejection>> {
+        let (_, key) = question(at, proven, permission);
+        let allowed = self.known.get(&key)?;
+        Some(decided(allowed, at, proven, permission))
+    }
+
     /// Asks whether a caller has a permission for a tenant.
     pub(crate) async fn check(
         &self,
@@ -56,40 +68,18 @@ impl Opa {
         proven: &Proven,
         permission: Permission,
     ) -> Result<(), Rejection> {
-        let input = json!({ "input": {
-            "subject": proven.subject.as_deref().unwrap_or_default(),
-            "groups": proven.groups.iter().map(|group| &**group).collect::<Vec<_>>(),
-            "tenant": &*at.name,
-            "tenantID": &*at.tenant,
-            "resource": METRICS,
-            "permission": permission.as_str(),
-        }});
-        let input = input.to_string();
-        let key = digest::plain(input.as_bytes());
-        let allowed = match self.known.get(&key) {
-            Some(allowed) => allowed,
-            None => {
-                let allowed = self.ask(input, &key).await.map_err(|reason: Arc<str>| {
-                    if let Some(silent) = self.log.pass() {
-                        warn!(error = %reason, silent, "no decision from an open policy agent");
-                    }
-                    let reason = format!("no decision from the Open Policy Agent: {reason}");
-                    Rejection::unavailable(reason)
-                })?;
-                let until = Instant::now() + self.config.cache.0;
-                self.known.put(key, allowed, until);
-                allowed
+        let (input, key) = question(at, proven, permission);
+        let allowed = self.ask(input, &key).await.map_err(|reason: Arc<str>| {
+            if let Some(silent) = self.log.pass() {
+                warn!(error = %reason, silent, "no decision from an open policy agent");
             }
-        };
-        if allowed {
-            return Ok(());
-        }
-        let who = proven.who();
-        let (permission, tenant) = (permission.as_str(), &*at.name);
-        let reason = format!(
-            "the Open Policy Agent denies {who} the permission {permission} for tenant {tenant:?}"
-        );
-        Err(Rejection::new(RejectionKind::Forbidden, reason))
+            // Where the agent is, is nothing for callers.
+            let reason = "no decision from the Open Policy Agent: see the log of the gateway";
+            Rejection::unavailable(reason)
+        })?;
+        let until = Instant::now() + self.config.cache.0;
+        self.known.put(key, allowed, until);
+        decided(allowed, at, proven, permission)
     }
 
     async fn ask(&self, input: String, key: &Digest) -> Result<bool, Arc<str>> {
@@ -112,6 +102,37 @@ impl Opa {
         let result = &answer["result"];
         Ok(*result == Value::Bool(true) || result["allowed"] == Value::Bool(true))
     }
+}
+
+/// The query about a permission, and the key of its decision.
+fn question(at: &Membership, proven: &Proven, permission: Permission) -> (String, Digest) {
+    let input = json!({ "input": {
+        "subject": proven.subject.as_deref().unwrap_or_default(),
+        "groups": proven.groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+        "tenant": &*at.name,
+        "tenantID": &*at.tenant,
+        "resource": METRICS,
+        "permission": permission.as_str(),
+    }});
+    let input = input.to_string();
+    let key = digest::plain(input.as_bytes());
+    (input, key)
+}
+
+fn decided(
+    allowed: bool,
+    at: &Membership,
+    proven: &Proven,
+    permission: Permission,
+) -> Result<(), Rejection> {
+    if allowed {
+        return Ok(());
+    }
+    let (who, permission, tenant) = (proven.who(), permission.as_str(), &*at.name);
+    let reason = format!(
+        "the Open Policy Agent denies {who} the permission {permission} for tenant {tenant:?}"
+    );
+    Err(Rejection::new(RejectionKind::Forbidden, reason))
 }
 
 #[cfg(test)]

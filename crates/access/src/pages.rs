@@ -174,7 +174,7 @@ async fn begin(
     let endpoints = issuer.endpoints().await;
     let endpoints = endpoints.map_err(Rejection::from)?;
     let there = issuer.place(&endpoints.authorization);
-    let there = there.map_err(Rejection::unavailable)?;
+    let there = there.map_err(|reason| Rejection::unavailable(login.unusable(issuer, &reason)))?;
     let away = Away {
         state: random::<24>().map_err(internal)?,
         nonce: random::<24>().map_err(internal)?,

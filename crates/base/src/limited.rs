@@ -63,6 +63,15 @@ impl<K: Ord + Clone, S: Sum> Limited<K, S> {
         held.sum.take()
     }
 
+    /// The sum held back on one topic, however short.
+    pub fn release(&self, topic: &K) -> Option<S> {
+        let mut topics = self.topics();
+        let held = topics.get_mut(topic)?;
+        let sum = held.sum.take()?;
+        held.told = Instant::now();
+        Some(sum)
+    }
+
     /// Sums held back for longer than the interval, or all of them.
     pub fn held(&self, all: bool) -> Vec<(K, S)> {
         let now = Instant::now();
@@ -117,6 +126,18 @@ mod tests {
         limited.note("lost", 2);
         tokio::time::advance(EVERY).await;
         assert_eq!(limited.held(false), [("lost", 2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_back_on_a_topic_can_be_told_before_its_time() {
+        let limited = limited();
+        limited.note("retried", 1);
+        assert_eq!(limited.release(&"retried"), None);
+        limited.note("retried", 2);
+        limited.note("lost", 1);
+        limited.note("lost", 3);
+        assert_eq!(limited.release(&"retried"), Some(2));
+        assert_eq!(limited.held(true), [("lost", 3)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -264,13 +264,16 @@ impl FromStr for Endpoint {
 
     /// Errors do not quote the text, which may hold credentials.
     fn from_str(text: &str) -> Result<Self, String> {
+        // First: the parser has other words for what is most often a URL without its scheme.
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if !scheme
+            .is_some_and(|it| it.eq_ignore_ascii_case("http") || it.eq_ignore_ascii_case("https"))
+        {
+            return Err("does not start with http:// or https://".to_owned());
+        }
         let uri: http::Uri = text
             .parse()
             .map_err(|error| format!("is not a URL: {error}"))?;
-        match uri.scheme_str() {
-            Some("http" | "https") => {}
-            _ => return Err("does not start with http:// or https://".to_owned()),
-        }
         let authority = uri.authority().map_or("", http::uri::Authority::as_str);
         if authority.contains('@') {
             return Err(
@@ -425,6 +428,18 @@ mod tests {
                 assert_eq!(text.parse::<Endpoint>().is_ok(), is_port, "{text}");
             }
         }
+        for text in [
+            "thanos:19291/api",
+            "thanos/api",
+            "",
+            "/x",
+            "ftp://x/",
+            "://x",
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert_eq!(error, "does not start with http:// or https://", "{text}");
+        }
+        assert!("HTTP://thanos/api".parse::<Endpoint>().is_ok());
         let error = "http://u:topsecret@x/".parse::<Endpoint>().unwrap_err();
         assert!(!error.contains("topsecret"));
         let escaped: Endpoint = "http://x/a?token=top%2Fsec%2Bret+%zz%".parse().unwrap();

@@ -43,4 +43,4 @@ mod usage;
 pub use bound::Bound;
 pub use config::CloudFoundryConfig;
 pub use facts::{Bindings, Facts};
-pub use usage::{GAUGES, Usages};
+pub use usage::Usages;

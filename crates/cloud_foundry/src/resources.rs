@@ -146,6 +146,14 @@ pub(crate) struct Destination {
     pub(crate) port: Option<u16>,
 }
 
+impl Destination {
+    /// Type of the processes that it leads to.
+    pub(crate) fn process_type(&self) -> &str {
+        let process = self.app.process.as_ref();
+        process.map_or("web", |process| &process.r#type)
+    }
+}
+
 #[derive(Clone, Deserialize)]
 pub(crate) struct DestinationApp {
     pub(crate) guid: Option<String>,

@@ -34,8 +34,9 @@ pub(crate) fn choose<'a>(
         kind && leads(route)
     };
     let mut candidates: Vec<&Route> = metadata.routes(app).filter(fits).collect();
-    // Stable: a route service drops the header that selects an instance, so its routes come last.
-    candidates.sort_by_key(|route| route.has_service);
+    // Stable: a route service drops the header that selects an instance, so its routes come last, and
+    // before these, those that name no host.
+    candidates.sort_by_key(|route| (route.has_service, is_wildcard(&route.url)));
     let none = "no route leads to it: map one, for example an internal route";
     if candidates.is_empty() {
         return Err(none.to_owned());
@@ -78,32 +79,48 @@ pub(crate) fn choose<'a>(
     })
 }
 
+/// Whether a route takes the requests for all hosts of its domain that have no route of their own.
+fn is_wildcard(host: &str) -> bool {
+    host.starts_with("*.")
+}
+
 /// Port of the application at a route's destination. `None` if the route does not lead to the
 /// process.
 fn destination(route: &Route, app: &str, process_type: &str) -> Option<Option<u16>> {
-    let to = route.destinations.iter().find(|to| {
-        let process = to.app.process.as_ref();
-        to.app.guid.as_deref() == Some(app)
-            && process.map_or("web", |process| &process.r#type) == process_type
-    })?;
+    let to = route
+        .destinations
+        .iter()
+        .find(|to| to.app.guid.as_deref() == Some(app) && to.process_type() == process_type)?;
     Some(to.port)
 }
 
 impl Chosen<'_> {
+    /// Whether the route leads to processes of another type of the application as well, whose instances
+    /// have the same numbers.
+    pub(crate) fn leads_to_others(&self, app: &str, process_type: &str) -> bool {
+        let mut to = self.route.destinations.iter();
+        to.any(|to| to.app.guid.as_deref() == Some(app) && to.process_type() != process_type)
+    }
+
     /// Scheme and address for an instance.
     pub(crate) fn address(
         &self,
         selector: &Selector,
         how: &How,
+        app: &str,
         index: u32,
     ) -> (&'static str, String) {
         if self.route.is_internal {
             return ("http", format!("{index}.{}:{}", self.host, self.port));
         }
-        let address = match selector.router_port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.to_owned(),
+        let mut address = match is_wildcard(self.host) {
+            // Any host would do that has no route of its own, and is one to TLS and DNS.
+            true => format!("{app}{}", &self.host[1..]),
+            false => self.host.to_owned(),
         };
+        if let Some(port) = selector.router_port {
+            address.push_str(&format!(":{port}"));
+        }
         (how.scheme, address)
     }
 

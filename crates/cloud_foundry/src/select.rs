@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metrifold_base::{OneOrMany, Period, Problems};
-use metrifold_expr::regex::Regex;
+use metrifold_regex::Regex;
 
 use crate::config::{Annotation, Protocol, RouteKind, SelectKeys};
 use crate::how::{How, Judged, Verdict};

@@ -21,8 +21,8 @@ pub(crate) struct Found {
     pub(crate) started: usize,
 }
 
-/// Finds targets, selector by selector. An application that one selector takes is skipped by later
-/// ones.
+/// Finds targets, selector by selector. A target that one selector has found, an instance at a URL, is
+/// skipped by later ones.
 pub(crate) struct Finder<'a> {
     api: &'a str,
     foundation: &'a Foundation,
@@ -129,7 +129,9 @@ impl<'a> Finder<'a> {
                     how,
                     chosen: &chosen,
                     newer: process.guid != oldest,
-                    by_process: several || process_type != "web",
+                    by_process: several
+                        || process_type != "web"
+                        || chosen.leads_to_others(&app.guid, process_type),
                     binding,
                 };
                 for instance in &process.instances {
@@ -191,7 +193,7 @@ fn target(
     } = place;
     let index = instance.index.to_string();
     let id = format!("{}:{index}", app.guid);
-    let (scheme, address) = chosen.address(selector, how, instance.index);
+    let (scheme, address) = chosen.address(selector, how, &app.guid, instance.index);
     let path = chosen.path(path);
     let mut labels = LabelsBuilder::default();
     for (name, value) in &selector.own_labels {

@@ -10,8 +10,8 @@ use metrifold_base::locked;
 
 use crate::resources::Measured;
 
-/// The names of the gauges.
-pub const GAUGES: [&str; 7] = [
+/// The names of the gauges, in the order of their values.
+const GAUGES: [&str; 7] = [
     "cf_instance_cpu_cores",
     "cf_instance_memory_bytes",
     "cf_instance_memory_quota_bytes",
@@ -28,6 +28,7 @@ const HOLDS: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Usages {
     holds: Duration,
+    /// For each process, the time of its measurement and its instances, by number.
     by_process: Mutex<HashMap<String, (Instant, Vec<Measured>)>>,
 }
 
@@ -39,13 +40,17 @@ impl Usages {
         }
     }
 
-    /// Values of an instance's gauges, each with the index of its name in [`GAUGES`].
-    pub fn gauges(&self, process: &str, number: u32) -> Vec<(usize, f64)> {
+    /// Values of an instance's gauges, each with the name of the gauge. Their cost does not depend on
+    /// the number of processes, since every scrape asks for them.
+    pub fn gauges(&self, process: &str, number: u32) -> Vec<(&'static str, f64)> {
         let by_process = locked(&self.by_process);
         let measured = by_process.get(process);
         let measured = measured.filter(|(at, _)| at.elapsed() < self.holds);
-        let mut instances = measured.into_iter().flat_map(|(_, instances)| instances);
-        let Some(it) = instances.find(|it| it.index == number) else {
+        let found = measured.and_then(|(_, instances)| {
+            let place = instances.binary_search_by_key(&number, |it| it.index);
+            instances.get(place.ok()?)
+        });
+        let Some(it) = found else {
             return Vec::new();
         };
         let values = [
@@ -57,13 +62,14 @@ impl Usages {
             it.usage.log_rate,
             it.uptime,
         ];
-        let values = values.into_iter().enumerate();
-        values
-            .filter_map(|(place, value)| Some((place, value?)))
+        let named = GAUGES.into_iter().zip(values);
+        named
+            .filter_map(|(name, value)| Some((name, value?)))
             .collect()
     }
 
-    pub(crate) fn put(&self, process: &str, instances: Vec<Measured>) {
+    pub(crate) fn put(&self, process: &str, mut instances: Vec<Measured>) {
+        instances.sort_unstable_by_key(|it| it.index);
         let measured = (Instant::now(), instances);
         locked(&self.by_process).insert(process.to_owned(), measured);
     }

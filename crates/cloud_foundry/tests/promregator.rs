@@ -307,3 +307,94 @@ fn values_that_no_configuration_can_hold_are_told_with_their_keys() {
         assert_eq!(oauth2["token_url"].as_str(), Some(url));
     }
 }
+
+#[test]
+fn lists_and_truth_values_are_read_as_spring_reads_them() {
+    let base = "cf: {api_host: api.example.org, username: u, password: p}\n";
+    for text in [
+        "promregator:\n  targets:\n  - {orgName: a, kubernetesAnnotations: on}\n  - {orgName: b, preferredRouteRegex: [x, y]}\n",
+        "promregator.targets[0].orgName: a\npromregator.targets[0].kubernetesAnnotations: 'yes'\n\
+         promregator.targets[1].orgName: b\npromregator.targets[1].preferredRouteRegex[0]: x\n\
+         promregator.targets[1].preferredRouteRegex[1]: y\n",
+        "promregator:\n  targets:\n    0: {orgName: a, kubernetesAnnotations: 1}\n    1: {orgName: b, preferredRouteRegex: 'x, y'}\n",
+    ] {
+        let converted = convert(&format!("{base}{text}"), None).unwrap();
+        assert_eq!(converted.notes, [""; 0], "{text}");
+        let table: toml::Table = converted.toml.parse().unwrap();
+        let selectors = table["discovery"]["promregator"]["select"].as_array();
+        let selectors = selectors.unwrap();
+        assert_eq!(selectors.len(), 2, "{text}");
+        assert_eq!(selectors[0]["organization"].as_str(), Some("a"));
+        assert_eq!(selectors[0]["opt_in"].as_bool(), Some(true), "{text}");
+        assert_eq!(selectors[1]["organization"].as_str(), Some("b"));
+        let routes = selectors[1]["preferred_routes"].to_string();
+        assert_eq!(routes, "[\"x\", \"y\"]", "{text}");
+    }
+    // A name that only YAML 1.1 takes for a truth value.
+    let named = convert(
+        &format!("{base}promregator.targets: [{{orgName: y, spaceName: n}}]\n"),
+        None,
+    );
+    let named = named.unwrap().toml;
+    assert!(
+        named.contains("organization = \"y\"\nspace = \"n\""),
+        "{named}"
+    );
+    for (text, what) in [
+        (
+            "maybe",
+            "promregator.targets[0].kubernetesAnnotations: is neither",
+        ),
+        (
+            "'${A:true}'",
+            "promregator.targets[0].kubernetesAnnotations: depends on a variable",
+        ),
+    ] {
+        let text = format!("{base}promregator.targets: [{{kubernetesAnnotations: {text}}}]\n");
+        let wrong = convert(&text, None).unwrap_err();
+        assert!(wrong[0].to_string().starts_with(what), "{}", wrong[0]);
+    }
+}
+
+#[test]
+fn targets_are_listed_with_the_address_and_protocol_that_promregator_has() {
+    let base = "cf: {api_host: api.example.org, username: u, password: p}\n";
+    for (keys, address, scheme, discovery) in [
+        ("", "0.0.0.0:8080", None, None),
+        (
+            "promregator.discovery: {hostname: h.example, port: 443}\n",
+            "0.0.0.0:8080",
+            Some("https"),
+            Some("h.example:443"),
+        ),
+        (
+            "promregator.discovery: {hostname: h.example, port: 443, scheme: http}\n",
+            "0.0.0.0:8080",
+            Some("http"),
+            Some("h.example:443"),
+        ),
+        (
+            "promregator.discovery: {hostname: h.example, scheme: https}\nserver.port: '${PORT:9000}'\n",
+            "0.0.0.0:${PORT:-9000}",
+            Some("https"),
+            Some("h.example:${PORT:-9000}"),
+        ),
+    ] {
+        let converted = convert(&format!("{base}{keys}"), None).unwrap();
+        let table: toml::Table = converted.toml.parse().unwrap();
+        let expose = &table["sources"]["promregator"]["expose"];
+        let get = |name: &str| expose.get(name).and_then(toml::Value::as_str);
+        assert_eq!(get("address"), Some(address), "{keys}");
+        assert_eq!(get("discovery_scheme"), scheme, "{keys}");
+        assert_eq!(get("discovery_address"), discovery, "{keys}");
+    }
+    for (key, value) in [
+        ("promregator.discovery.scheme", "ftp"),
+        ("server.port", "'${PORT:}}'"),
+        ("server.port", "'${PORT:none}'"),
+        ("server.port", "'80${PORT}'"),
+    ] {
+        let wrong = convert(&format!("{base}{key}: {value}\n"), None).unwrap_err();
+        assert_eq!(wrong[0].key, key, "{value}");
+    }
+}

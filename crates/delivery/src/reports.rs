@@ -113,7 +113,14 @@ impl Reports {
                 text.push_str(", ");
                 text.push_str(&shown(waiting));
             }
-            self.note(Topic::Recovered, Told::one(Some(0), &text));
+            let recovered = Topic::Recovered;
+            if let Some(told) = self.topics.note(recovered, Told::one(Some(0), &text)) {
+                // Told later, earlier failures would look like new ones.
+                if let Some(held) = self.topics.release(&Topic::Retried) {
+                    self.tell(Topic::Retried, &held);
+                }
+                self.tell(recovered, &told);
+            }
         }
     }
 

@@ -209,8 +209,10 @@ impl Client {
             })
     }
 
-    /// Sends a request and returns the answer once its head has arrived. The caller bounds the time
-    /// of both, and the body in size. The connection is reused once the body has been read to its
+    /// Sends a request and returns the answer once its head has arrived. A request that may be
+    /// repeated, such as GET, is sent once more if a kept connection breaks before the answer: the
+    /// server may have closed it at that moment for being idle. The caller bounds the time of both, and
+    /// the body in size. The connection is reused once the body has been read to its
     /// end; it is closed if the body, or the future returned here, is dropped before.
     ///
     /// # Errors
@@ -253,9 +255,14 @@ impl Client {
         server: Server,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, TransportError> {
+        let mut broke = false;
         loop {
-            let kept = self.pool.take(&server);
+            let kept = match broke {
+                true => None,
+                false => self.pool.take(&server),
+            };
             let used = kept.is_some();
+            let again = used.then(|| repeated(&request)).flatten();
             let mut line = match kept {
                 Some(line) => line,
                 None => {
@@ -268,7 +275,16 @@ impl Client {
                 Err(mut error) => match error.take_message() {
                     // The kept connection was closed before anything was sent.
                     Some(unsent) if used => request = unsent,
-                    _ => return Err(explain(uri, error.error())),
+                    _ => {
+                        let error = explain(uri, error.error());
+                        match again {
+                            Some(again) if error.kind == TransportKind::Reset => {
+                                broke = true;
+                                request = again;
+                            }
+                            _ => return Err(error),
+                        }
+                    }
                 },
             }
         }
@@ -279,6 +295,18 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
+}
+
+/// The same request once more, if it may be sent twice.
+fn repeated(request: &http::Request<Body>) -> Option<http::Request<Body>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = http::Request::new(Body::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 /// The value of `Host` for a URL.

@@ -10,7 +10,7 @@ pub const TYPE: &str = "application/x-www-form-urlencoded";
 
 /// Parameters in their order. They are printed in one canonical form, whatever they were parsed
 /// from.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form(Vec<(String, String)>);
 
 impl Form {

@@ -9,13 +9,14 @@ use http::Method;
 pub struct Methods(u8);
 
 /// All supported methods, in the order of lists.
-const KNOWN: [(Methods, Method); 6] = [
+const KNOWN: [(Methods, Method); 7] = [
     (Methods(1), Method::GET),
     (Methods(1 << 1), Method::HEAD),
     (Methods(1 << 2), Method::POST),
     (Methods(1 << 3), Method::PUT),
     (Methods(1 << 4), Method::PATCH),
     (Methods(1 << 5), Method::DELETE),
+    (Methods(1 << 6), Method::OPTIONS),
 ];
 
 impl Methods {
@@ -29,6 +30,8 @@ impl Methods {
     pub const PATCH: Self = Self(1 << 4);
     /// DELETE.
     pub const DELETE: Self = Self(1 << 5);
+    /// OPTIONS.
+    pub const OPTIONS: Self = Self(1 << 6);
     /// No method.
     pub(super) const NONE: Self = Self(0);
 

@@ -80,9 +80,9 @@ keys! {
     pub struct MergeKeys {
         /// Maximum number of replicas that are queried at once, from 2 to 16.
         pub replicas: usize = default(2),
-        /// Maximum time to wait for the other replicas after the first answer. The merged answer has a warning for each replica that is missing.
+        /// Maximum time to wait for the other replicas after the first answer has begun, and for a replica that pauses amid its answer while another goes on. The merged answer has a warning for each replica that is missing.
         pub wait: Period = default("2s"),
-        /// Maximum size of a replica's answer. A larger one counts as missing.
+        /// Maximum memory for a replica's answer, by far most of which is forwarded at once: for one series, and for series that wait for another replica. A replica with a larger series counts as missing.
         pub max_bytes: Size = default("64MiB"),
     }
 }

@@ -16,7 +16,8 @@ impl Parameters {
     /// Reads the parameters. Invalid ones are skipped: the replica will refuse them.
     pub(crate) fn read(query: Option<&str>, form: Option<&[u8]>) -> Self {
         let form = form.and_then(|form| std::str::from_utf8(form).ok());
-        let texts = query.into_iter().chain(form);
+        // A parameter of the form takes precedence over the URL's, as in Go.
+        let texts = form.into_iter().chain(query);
         Self(texts.filter_map(|text| Form::parse(text).ok()).collect())
     }
 

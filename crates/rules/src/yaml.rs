@@ -114,6 +114,7 @@ impl<'t> Tree<'t> {
 
     fn parse_once(text: &'t str, max_nodes: usize) -> Result<Self, Failure> {
         let mut options = granit_parser::options! {
+            emit_anchor_events: true,
             emit_unresolved_aliases: true,
             flow_nesting_limit: MAX_DEPTH,
             block_nesting_limit: MAX_DEPTH,
@@ -280,6 +281,10 @@ impl<'a> Builder<'a> {
                 let content = target.map_or_else(absent, Content::Alias);
                 self.add(place, content, None, 0)?;
             }
+            Event::Anchor(_, name) => {
+                let refused = strict::anchor(&name).map(str::to_owned);
+                self.problems.extend(refused.map(|it| (place, it)));
+            }
             Event::UnresolvedAlias(name) => {
                 let message = format!(
                     "alias *{name} has no anchor before it: define &{name} above, or quote the value"
@@ -391,6 +396,26 @@ mod tests {
         let children = tree.children(*children);
         assert_eq!(tree.target(children[2]), children[1]);
         assert_eq!(tree.target(children[3]), root);
+    }
+
+    #[test]
+    fn anchors_have_the_names_that_prometheus_reads() {
+        for name in ["a", "Z-9_", "-", "7"] {
+            assert!(
+                parse(&format!("a: &{name} 1\nb: *{name}\n")).is_ok(),
+                "{name}"
+            );
+        }
+        for name in ["a.b", "a:", "a:b", "a/b", "\u{e9}", "a!", "a#"] {
+            for text in [
+                format!("a: &{name} 1\nb: *{name}\n"),
+                format!("a: [&{name} {{b: c}}]\n"),
+                format!("&{name}\na: b\n"),
+            ] {
+                let problems = parse(&text).unwrap_err();
+                assert!(problems[0].1.contains("anchor"), "{text}: {problems:?}");
+            }
+        }
     }
 
     #[test]

@@ -39,14 +39,34 @@ pub(crate) fn decode(
     }
     if encoding.eq_ignore_ascii_case(b"gzip") {
         read(MultiGzDecoder::new(&*body), limit, failed)
-    } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
-        check(body.len(), limit)?;
-        Ok(body)
-    } else {
+    } else if compresses(encoding) {
         let encoding = String::from_utf8_lossy(&encoding[..encoding.len().min(50)]);
         let text = format!("has the encoding {encoding:?}, which was not asked for");
         Err(ScrapeError::new(Cause::Format, text))
+    } else {
+        // None, or one such as `identity` or, by mistake, `utf-8`.
+        check(body.len(), limit)?;
+        Ok(body)
     }
+}
+
+/// Whether an encoding, or one of several, is one of those that HTTP has for compression.
+fn compresses(encoding: &[u8]) -> bool {
+    let mut encodings = encoding.split(|byte| *byte == b',');
+    encodings.any(|it| {
+        let known: [&[u8]; 7] = [
+            b"br",
+            b"compress",
+            b"deflate",
+            b"gzip",
+            b"x-compress",
+            b"x-gzip",
+            b"zstd",
+        ];
+        known
+            .iter()
+            .any(|known| it.trim_ascii().eq_ignore_ascii_case(known))
+    })
 }
 
 fn read(
@@ -95,6 +115,8 @@ mod tests {
             (zstd, b"zstd"),
             (page.clone().into(), b"identity"),
             (page.clone().into(), b""),
+            // What some servers write by mistake is no encoding.
+            (page.clone().into(), b"UTF-8"),
         ] {
             let read = decode(body.clone(), Some(encoding), 4001).unwrap();
             assert_eq!(read, page);
@@ -106,7 +128,9 @@ mod tests {
             let error = decode(body, Some(wrong), 4000).unwrap_err();
             assert_eq!(error.cause, Cause::Format);
         }
-        let error = decode(Bytes::new(), Some(b"br"), 1).unwrap_err();
-        assert_eq!(error.cause, Cause::Format);
+        for unwanted in [&b"br"[..], b"Deflate", b"identity, gzip"] {
+            let error = decode(Bytes::new(), Some(unwanted), 1).unwrap_err();
+            assert_eq!(error.cause, Cause::Format);
+        }
     }
 }

@@ -215,7 +215,7 @@ mod tests {
         let keys: ScrapeKeys = toml::from_str(keys).unwrap();
         let settings = Settings::new(&keys, "source").unwrap();
         let found: Target = Arc::new([("__address__", "a:1")].into_iter().collect::<Labels>());
-        let made = target::make(&settings, &Plain, &[found]).pop().unwrap();
+        let made = target::make(&settings, &Plain, &[found], 0).pop().unwrap();
         let page = Page {
             text: Bytes::from_static(text.as_bytes()),
             format: Format::Text,

@@ -75,10 +75,14 @@ impl OnRequest {
         })
     }
 
-    /// The candidates for discovered targets, in the same order: `None` where a rule drops the
-    /// target, an error with the reason where it cannot be scraped.
-    pub fn candidates(&self, discovered: &[Target]) -> Vec<Option<Result<Candidate, String>>> {
-        let made = target::make(&self.settings, &*self.particulars, discovered);
+    /// The candidates for targets that came from an inlet, in the same order: `None` where a rule drops
+    /// the target, an error with the reason where it cannot be scraped.
+    pub fn candidates(
+        &self,
+        discovered: &[Target],
+        inlet: usize,
+    ) -> Vec<Option<Result<Candidate, String>>> {
+        let made = target::make(&self.settings, &*self.particulars, discovered, inlet);
         let made = made.into_iter().map(|(_, made)| match made {
             Ok(target) => Some(Ok(Candidate(target))),
             Err(reason) if reason == BY_RULE => None,

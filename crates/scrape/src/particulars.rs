@@ -11,13 +11,14 @@ use metrifold_http::{Client, Credentials};
 
 /// Supplies the settings of single targets. Asked whenever a target is new or its labels change.
 pub trait Particulars: Send + Sync {
-    /// The target's own settings, from its labels as discovered.
+    /// The target's own settings, from its labels as discovered, and the inlet that it came from, by
+    /// its place in the pool's list.
     ///
     /// # Errors
     ///
     /// Fails when the target must not be scraped without such settings, for example when its
     /// credentials are missing. It is then shown as dropped, with the reason.
-    fn of(&self, discovered: &Target) -> Result<Own, String>;
+    fn of(&self, discovered: &Target, inlet: usize) -> Result<Own, String>;
 }
 
 /// Settings of a target that replace or extend its pool's.
@@ -64,11 +65,8 @@ pub trait FindHeader: Send + Sync + Debug {
 
 /// Values about a target from another origin than its page, such as its memory usage.
 pub trait Gauges: Send + Sync + Debug {
-    /// Names of all series that it may report. Their labels are the target's.
-    fn names(&self) -> &'static [&'static str];
-
-    /// The current values, each with the index of its name.
-    fn values(&self) -> Vec<(usize, f64)>;
+    /// The current values, each with the name of its series, whose labels are the target's.
+    fn values(&self) -> Vec<(&'static str, f64)>;
 }
 
 /// Particulars that are empty for every target.
@@ -76,7 +74,7 @@ pub trait Gauges: Send + Sync + Debug {
 pub struct Plain;
 
 impl Particulars for Plain {
-    fn of(&self, _discovered: &Target) -> Result<Own, String> {
+    fn of(&self, _discovered: &Target, _inlet: usize) -> Result<Own, String> {
         Ok(Own::default())
     }
 }

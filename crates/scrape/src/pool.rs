@@ -322,14 +322,14 @@ impl Work {
     /// Makes targets from changed feeds. Returns whether any feed has changed.
     async fn look(&self, feeds: &mut [Feed]) -> Result<bool, RunError> {
         let mut changed = false;
-        for feed in feeds.iter_mut().filter(|feed| feed.fresh) {
+        for (inlet, feed) in feeds.iter_mut().enumerate().filter(|(_, feed)| feed.fresh) {
             changed = true;
             let added = feed.added();
             let (settings, particulars) =
                 (self.workshop.settings.clone(), self.particulars.clone());
             // Off the workers: relabelling many targets takes a while.
             let made = tokio::task::spawn_blocking(move || {
-                let made = target::make(&settings, &*particulars, &added);
+                let made = target::make(&settings, &*particulars, &added, inlet);
                 added.into_iter().zip(made).collect::<Vec<_>>()
             });
             let made = made.await.map_err(|error| RunError(error.to_string()))?;

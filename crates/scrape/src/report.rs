@@ -68,9 +68,7 @@ pub(crate) fn put(
         others.extend(EXTRA.into_iter().zip(values));
     }
     if let Some(gauges) = &target.own.gauges {
-        let values = gauges.values().into_iter();
-        let named = values.filter_map(|(place, value)| Some((*gauges.names().get(place)?, value)));
-        others.extend(named);
+        others.extend(gauges.values());
     }
     for (name, value) in &others {
         series(name, target, *value, timestamp, batch);

@@ -140,11 +140,13 @@ impl Known {
         ids: &[SeriesId],
         stale: impl FnMut(&mut dyn Iterator<Item = (&str, &str)>),
     ) -> usize {
-        let set = |ids: &[SeriesId]| -> HashSet<u64, RandomState> {
-            ids.iter().map(|id| id.plain()).collect()
+        let set = |ids: &mut dyn Iterator<Item = &SeriesId>| -> HashSet<u64, RandomState> {
+            ids.map(|id| id.plain()).collect()
         };
-        let (before, now) = (set(&self.ids), set(ids));
-        self.each_tracked(|id| !now.contains(&id.plain()), stale);
+        let (before, now) = (set(&mut self.ids.iter()), set(&mut ids.iter()));
+        // As in Prometheus, a series whose samples get timestamps of their own has gone, too.
+        let tracked = set(&mut ids.iter().filter(|id| id.is_tracked()));
+        self.each_tracked(|id| !tracked.contains(&id.plain()), stale);
         now.iter().filter(|id| !before.contains(id)).count()
     }
 
@@ -368,6 +370,19 @@ mod tests {
         assert_eq!((difference.added, stale.len()), (0, 0));
         known.update(difference);
         assert_eq!((known.len(), known.is_live()), (1, true));
+    }
+
+    #[test]
+    fn a_series_that_is_no_longer_tracked_ends_and_is_not_new() {
+        let ids = |ids: &[u64]| ids.iter().map(|id| SeriesId(*id)).collect::<Vec<_>>();
+        let mut known = Known::default();
+        let (difference, _) = gone(&known, &ids(&[11, 21]));
+        known.update(difference);
+        let (difference, stale) = gone(&known, &ids(&[10, 21]));
+        assert_eq!((difference.added, stale), (0, vec!["a=x0".to_owned()]));
+        known.update(difference);
+        let (difference, stale) = gone(&known, &ids(&[11, 21]));
+        assert_eq!((difference.added, stale.len()), (0, 0));
     }
 
     #[test]

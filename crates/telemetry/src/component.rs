@@ -318,8 +318,23 @@ impl ComponentMetrics {
 }
 
 impl Component {
+    pub(crate) fn upkeep(&self) {
+        self.recording.upkeep();
+        self.received.tick();
+        self.sent.tick();
+        // What the disk has dropped is counted and told although nobody reads the metrics.
+        self.refresh();
+        if let Some(queue) = self.queue() {
+            queue.upkeep();
+        }
+    }
+
+    fn queue(&self) -> Option<Arc<dyn QueueGauge>> {
+        lock(&self.queue).clone()
+    }
+
     pub(crate) fn refresh(&self) {
-        let Some(queue) = lock(&self.queue).clone() else {
+        let Some(queue) = self.queue() else {
             return;
         };
         let (bytes, max, batches) = queue.fill();

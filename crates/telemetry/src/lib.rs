@@ -175,14 +175,12 @@ impl Telemetry {
         ledgers.collect()
     }
 
-    /// Drains histograms and takes the readings that rates are computed from. Must be called every
-    /// [`UPKEEP`].
+    /// Drains histograms, and takes the readings that rates are computed from and those of the queues.
+    /// Must be called every [`UPKEEP`].
     pub fn upkeep(&self) {
         self.shared.own.upkeep();
         for component in self.components() {
-            component.recording.upkeep();
-            component.received.tick();
-            component.sent.tick();
+            component.upkeep();
         }
     }
 }

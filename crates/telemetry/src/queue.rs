@@ -15,6 +15,9 @@ pub trait QueueGauge: Send + Sync {
     /// Batches and samples that the sink received, delivered, dropped and still has.
     fn ledger(&self) -> Ledger;
 
+    /// Logs what was held back. Called every [`UPKEEP`](super::UPKEEP).
+    fn upkeep(&self) {}
+
     /// Seconds that delivering `bytes` takes: at the rate that the queue on disk measures, or else
     /// at `sent_per_second`. `None` if nothing is delivered.
     fn drain_seconds(&self, bytes: u64, sent_per_second: f64) -> Option<f64>;

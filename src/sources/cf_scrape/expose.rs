@@ -14,6 +14,8 @@ keys! {
         pub(super) without_auth: Vec<Endpoint> = unset(["discovery"]),
         /// Host and port by which programs that pull reach this endpoint: the address of the targets that `/discovery` lists. By default, the `Host` header of their request.
         pub(super) discovery_address: Option<String> = unset("metrifold.example:8080"),
+        /// Protocol by which programs that pull reach this endpoint, `http` or `https`: the label `__scheme__` of the targets that `/discovery` lists. By default, `https` if `tls` is set; otherwise there is no such label, and the program that pulls decides.
+        pub(super) discovery_scheme: Option<Scheme> = unset("https"),
         /// How long after its start the source answers `/discovery` with 503 while the instances of one of its providers are not known yet. After that, it lists those of the others. While none are known, the answer is 503.
         pub(super) discovery_grace: Period = default("30s"),
         /// List the metrics of this process, under `/promregatorMetrics`, in `/discovery` as well.
@@ -29,6 +31,27 @@ keys! {
 
 /// Largest value of `max_scrapes`.
 const MAX_SCRAPES: usize = 100_000;
+
+words! {
+    /// Protocols by which an endpoint is reached.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Scheme {
+        /// Without TLS.
+        Http = "http",
+        /// With TLS, which a proxy in front of the endpoint may end.
+        Https = "https",
+    }
+}
+
+impl Scheme {
+    /// As in a URL.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
 
 words! {
     /// Kinds of endpoints.
@@ -67,9 +90,12 @@ impl ExposeKeys {
         paths.map(|(path, _)| self.server.listen(path, Methods::GET))
     }
 
-    /// Whether the paths are served with TLS.
-    pub(super) fn is_encrypted(&self) -> bool {
-        self.listen().any(|listen| listen.tls.is_some())
+    /// Protocol by which programs that pull reach the paths. `None` leaves the decision to them, since a
+    /// proxy in front of this endpoint may use TLS.
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        let encrypted = || self.listen().any(|listen| listen.tls.is_some());
+        self.discovery_scheme
+            .or_else(|| encrypted().then_some(Scheme::Https))
     }
 
     pub(super) fn server(&self) -> &ServerKeys {

@@ -2,12 +2,13 @@
 //! gauges.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
 use metrifold_base::words;
-use metrifold_cloud_foundry::{Facts, GAUGES, Usages};
+use metrifold_cloud_foundry::Facts;
 use metrifold_discovery::{Labels, Target, Targets};
 use metrifold_expr::relabel::Program;
 use metrifold_http::Credentials;
@@ -38,58 +39,59 @@ pub(super) struct Instances {
     pub(super) by: InstanceHeader,
     /// Rules by the name of the selector that found the instance.
     pub(super) rules: BTreeMap<String, Arc<Program>>,
-    /// The providers, which may share the usage of instances.
+    /// The providers, in the order of the pool's inlets. They may share the usage of instances.
     pub(super) providers: Arc<[Targets]>,
     /// What the routers in front of the instances support.
     pub(super) routers: Arc<Routers>,
 }
 
+/// The provider of an instance.
+#[derive(Clone)]
+struct Origin {
+    providers: Arc<[Targets]>,
+    at: usize,
+}
+
+impl Origin {
+    /// What the provider shares about its instances besides their labels.
+    fn facts(&self) -> Option<Arc<Facts>> {
+        self.providers.get(self.at)?.beside()
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Origin").field(&self.at).finish()
+    }
+}
+
 /// Gauges of an instance's usage, where its provider measures it.
 #[derive(Debug)]
 struct InstanceGauges {
-    providers: Arc<[Targets]>,
+    origin: Origin,
     process: String,
     number: u32,
 }
 
-impl InstanceGauges {
-    fn usages(&self) -> impl Iterator<Item = Arc<Usages>> {
-        facts(&self.providers).filter_map(|facts| facts.usages.clone())
-    }
-}
-
 impl Gauges for InstanceGauges {
-    fn names(&self) -> &'static [&'static str] {
-        match self.usages().next() {
-            Some(_) => &GAUGES,
-            None => &[],
-        }
+    fn values(&self) -> Vec<(&'static str, f64)> {
+        let usages = self.origin.facts().and_then(|facts| facts.usages.clone());
+        usages.map_or_else(Vec::new, |it| it.gauges(&self.process, self.number))
     }
-
-    fn values(&self) -> Vec<(usize, f64)> {
-        let mut found = self
-            .usages()
-            .map(|it| it.gauges(&self.process, self.number));
-        found.find(|it| !it.is_empty()).unwrap_or_default()
-    }
-}
-
-/// Facts about the foundations that the providers share in addition to targets.
-fn facts(providers: &[Targets]) -> impl Iterator<Item = Arc<Facts>> {
-    providers.iter().filter_map(Targets::beside)
 }
 
 /// The credentials of an application, which are in its binding to a service instance.
 #[derive(Debug)]
 struct BoundCredentials {
-    providers: Arc<[Targets]>,
+    origin: Origin,
     /// GUID of the binding.
     binding: String,
 }
 
 impl FindCredentials for BoundCredentials {
     fn find(&self) -> Result<Credentials, String> {
-        let found = facts(&self.providers).find_map(|facts| facts.bindings.get(&self.binding));
+        let facts = self.origin.facts();
+        let found = facts.and_then(|facts| facts.bindings.get(&self.binding));
         found.unwrap_or_else(|| {
             let text = "the credentials in the application's service binding have not been read";
             Err(text.to_owned())
@@ -98,7 +100,7 @@ impl FindCredentials for BoundCredentials {
 }
 
 impl Particulars for Instances {
-    fn of(&self, discovered: &Target) -> Result<Own, String> {
+    fn of(&self, discovered: &Target, inlet: usize) -> Result<Own, String> {
         let authenticator = discovered.get("__meta_cf_authenticator");
         let authenticator = authenticator.map(|name| self.authenticators.get(name));
         let authenticator = authenticator.transpose()?;
@@ -116,34 +118,36 @@ impl Particulars for Instances {
             }
             header => (header.into_iter().collect(), None),
         };
+        let origin = Origin {
+            providers: self.providers.clone(),
+            at: inlet,
+        };
         Ok(Own {
             headers,
             find_header,
             credentials: authenticator.map(|it| it.credentials.clone()),
-            find_credentials: self.bound(discovered),
+            find_credentials: bound(&origin, discovered),
             client: authenticator.and_then(|it| it.client.clone()),
             metric_rules: self.rules.get(selector).cloned(),
-            gauges: self.gauges(discovered),
+            gauges: gauges(&origin, discovered),
         })
     }
 }
 
-impl Instances {
-    fn bound(&self, target: &Target) -> Option<Arc<dyn FindCredentials>> {
-        Some(Arc::new(BoundCredentials {
-            providers: self.providers.clone(),
-            binding: target.get("__meta_cf_binding")?.to_owned(),
-        }))
-    }
+fn bound(origin: &Origin, target: &Target) -> Option<Arc<dyn FindCredentials>> {
+    Some(Arc::new(BoundCredentials {
+        origin: origin.clone(),
+        binding: target.get("__meta_cf_binding")?.to_owned(),
+    }))
+}
 
-    fn gauges(&self, target: &Target) -> Option<Arc<dyn Gauges>> {
-        let number = target.get("__meta_cf_instance_number")?.parse().ok()?;
-        Some(Arc::new(InstanceGauges {
-            providers: self.providers.clone(),
-            process: target.get("__meta_cf_process_guid")?.to_owned(),
-            number,
-        }))
-    }
+fn gauges(origin: &Origin, target: &Target) -> Option<Arc<dyn Gauges>> {
+    let number = target.get("__meta_cf_instance_number")?.parse().ok()?;
+    Some(Arc::new(InstanceGauges {
+        origin: origin.clone(),
+        process: target.get("__meta_cf_process_guid")?.to_owned(),
+        number,
+    }))
 }
 
 /// The header that selects the instance: none for an internal route. Fails for a target that does
@@ -217,10 +221,10 @@ mod tests {
             providers: Arc::new([]),
             routers: Arc::default(),
         };
-        let own = instances.of(&Arc::new(target(&[]))).unwrap();
+        let own = instances.of(&Arc::new(target(&[])), 0).unwrap();
         assert!(own.credentials.is_none());
         let asks = target(&[("__meta_cf_authenticator", "x")]);
-        let error = instances.of(&Arc::new(asks)).unwrap_err();
+        let error = instances.of(&Arc::new(asks), 0).unwrap_err();
         assert!(error.contains("declare authenticators.x"), "{error}");
     }
 }

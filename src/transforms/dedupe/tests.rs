@@ -126,7 +126,7 @@ fn labels_and_times_that_make_no_sense_are_problems() {
     let problems = |text: &str| {
         let config: DedupeConfig = toml::from_str(text).unwrap();
         let mut problems = Problems::new(true);
-        config.validate(&mut problems);
+        TransformConfig::validate(&config, &mut problems);
         let list = problems.into_list().into_iter();
         list.map(|it| it.path).collect::<Vec<_>>()
     };

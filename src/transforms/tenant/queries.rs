@@ -6,7 +6,7 @@
 //! filtered ([`answers`]).
 
 mod answers;
-mod endpoint;
+pub(super) mod endpoint;
 mod read;
 
 #[cfg(test)]
@@ -80,6 +80,10 @@ pub(super) fn validate(config: &TenantConfig, problems: &mut Problems) -> bool {
 }
 
 impl BuildTransform<Queries> for TenantConfig {
+    fn validate_for_plane(&self, problems: &mut Problems) {
+        self.require_label("queries", problems);
+    }
+
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make_queries()?))
     }
@@ -87,13 +91,11 @@ impl BuildTransform<Queries> for TenantConfig {
 
 impl TenantConfig {
     fn make_queries(&self) -> Result<TenantQueries, BuildError> {
-        let Some(label) = self.label.clone() else {
-            let reason = "queries are restricted by a label: name the one that holds the tenant";
-            return Err(BuildError::new("label", reason));
-        };
+        let label = self.restricting("queries");
+        let label = label.map_err(|reason| BuildError::new("label", reason))?;
         Ok(TenantQueries {
             tenant: self.make()?,
-            label,
+            label: label.to_owned(),
             max_tenants: self.max_tenants_per_query.get(),
             allow: self.allow.clone(),
             parameters: self.parameters.clone(),
@@ -122,7 +124,8 @@ impl Transform for TenantQueries {
     }
 
     fn apply(&self, query: &mut Query) -> Result<Plan, Rejection> {
-        let tenant = self.whose(&query.origin)?;
+        let url = self.take_naming(query)?;
+        let tenant = self.whose(&query.origin, &url)?;
         let path = query.uri.path();
         let endpoint = Endpoint::of(path).map_err(Rejection::invalid)?;
         let (needed, what) = match endpoint.treatment {
@@ -156,6 +159,7 @@ impl Transform for TenantQueries {
             }
             treatment => {
                 let mut sent = Sent::of(query)?;
+                self.check_naming(&sent)?;
                 let edit = self.narrow(treatment, &endpoint, &mut sent, owner, query)?;
                 sent.put(query)?;
                 edit
@@ -171,7 +175,7 @@ impl Transform for TenantQueries {
 
 impl TenantQueries {
     /// The tenant or tenants of a query.
-    fn whose(&self, origin: &Origin) -> Result<Tenant, Rejection> {
+    fn whose(&self, origin: &Origin, url: &Form) -> Result<Tenant, Rejection> {
         let check = |names: &[u8]| {
             let several = names.split(|byte| *byte == DIVIDER as u8);
             let mut known = Vec::new();
@@ -187,8 +191,36 @@ impl TenantQueries {
             }
             Ok(known.join("|").into())
         };
-        let found = self.tenant.look(origin, &check)?;
+        let found = self.tenant.look(origin, url, &check)?;
         found.fixed.ok_or_else(|| self.tenant.none("query"))
+    }
+
+    /// Removes the parameters by which the caller names the tenant from the URL. Returns the URL's
+    /// parameters as they were, if it may name the tenant.
+    fn take_naming(&self, query: &mut Query) -> Result<Form, Rejection> {
+        let naming = self.tenant.sources.iter().filter_map(Source::parameter);
+        let mut naming = naming.peekable();
+        if naming.peek().is_none() {
+            return Ok(Form::default());
+        }
+        let given = parsed("query string", query.uri.query().unwrap_or_default())?;
+        let mut left = given.clone();
+        naming.for_each(|name| left.remove(name));
+        query.uri = below(query.uri.path(), &left)?;
+        Ok(given)
+    }
+
+    /// Refuses a tenant's name in a body: a proxy in front that checks names sees the URL only.
+    fn check_naming(&self, sent: &Sent) -> Result<(), Rejection> {
+        let mut naming = self.tenant.sources.iter().filter_map(Source::parameter);
+        let body = sent.body.iter().flat_map(Form::names);
+        let body: Vec<&str> = body.collect();
+        match naming.find(|name| body.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(Rejection::invalid(format!(
+                "parameter {name:?} names the tenant: send it in the url, not in the body"
+            ))),
+        }
     }
 
     /// Narrows the parameters, and returns the filter for the answer if there is one.
@@ -299,10 +331,7 @@ struct Sent {
 
 impl Sent {
     fn of(query: &Query) -> Result<Self, Rejection> {
-        let parse = |place: &str, text: &str| {
-            Form::parse(text).map_err(|reason| Rejection::invalid(format!("{place}: {reason}")))
-        };
-        let url = parse("query string", query.uri.query().unwrap_or_default())?;
+        let url = parsed("query string", query.uri.query().unwrap_or_default())?;
         let body = whole(query)?;
         if body.is_empty() {
             return Ok(Self { url, body: None });
@@ -319,7 +348,7 @@ impl Sent {
         let text = text.map_err(|_| Rejection::invalid("body: it is not UTF-8"))?;
         Ok(Self {
             url,
-            body: Some(parse("body", text)?),
+            body: Some(parsed("body", text)?),
         })
     }
 
@@ -357,11 +386,7 @@ impl Sent {
 
     /// Writes the parameters back, encoded anew.
     fn put(self, query: &mut Query) -> Result<(), Rejection> {
-        let path = query.uri.path();
-        query.uri = match self.url.is_empty() {
-            true => target(path)?,
-            false => target(&format!("{path}?{}", self.url))?,
-        };
+        query.uri = below(query.uri.path(), &self.url)?;
         query.headers.remove(CONTENT_LENGTH);
         query.body = match self.body {
             None => {
@@ -382,6 +407,18 @@ impl Sent {
 fn whole(query: &Query) -> Result<Bytes, Rejection> {
     let body = query.body.whole().cloned();
     body.ok_or_else(|| Rejection::new(RejectionKind::Internal, "the body has not been read"))
+}
+
+fn parsed(place: &str, text: &str) -> Result<Form, Rejection> {
+    Form::parse(text).map_err(|reason| Rejection::invalid(format!("{place}: {reason}")))
+}
+
+/// A path with these parameters.
+fn below(path: &str, parameters: &Form) -> Result<Uri, Rejection> {
+    match parameters.is_empty() {
+        true => target(path),
+        false => target(&format!("{path}?{parameters}")),
+    }
 }
 
 fn target(text: &str) -> Result<Uri, Rejection> {

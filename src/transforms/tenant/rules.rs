@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use metrifold_base::BuildError;
+use metrifold_base::{BuildError, Problems};
 use metrifold_engine::component::{BuildContext, BuildTransform};
 use metrifold_engine::planes::rules::{Rules, Transform};
 use metrifold_model::{Rejection, RejectionKind, Tenant};
@@ -27,11 +27,13 @@ use super::{TenantConfig, name};
 const MAX_TOLD: usize = 20;
 
 impl BuildTransform<Rules> for TenantConfig {
+    fn validate_for_plane(&self, problems: &mut Problems) {
+        self.require_label("rules", problems);
+    }
+
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
-        let Some(label) = self.label.clone() else {
-            let reason = "rules are restricted by a label: name the one that holds the tenant";
-            return Err(BuildError::new("label", reason));
-        };
+        let label = self.restricting("rules");
+        let label = label.map_err(|reason| BuildError::new("label", reason))?;
         let nobodys = self
             .make()?
             .sources

@@ -6,8 +6,10 @@ use http::HeaderName;
 
 use metrifold_base::{Problems, keys, words};
 use metrifold_codec::Name;
+use metrifold_http::form::Form;
 use metrifold_model::{Origin, Tenant, tenant_name as name};
 
+use super::queries::endpoint;
 use super::{Check, METRIC};
 
 keys! {
@@ -18,6 +20,8 @@ keys! {
         path: Option<String> = unset("tenant"),
         /// Header of the request.
         header: Option<String> = unset("THANOS-TENANT"),
+        /// Parameter of a query's URL. It is removed from the query.
+        parameter: Option<String> = unset("tenant_id"),
         /// Label whose value, for each series, is the tenant.
         label: Option<String> = unset("namespace"),
         /// Remove that label from the series whose tenant it determines.
@@ -49,6 +53,7 @@ words! {
 pub(super) enum Source {
     Path(String),
     Header(HeaderName),
+    Parameter(String),
     Label { name: Name, remove: bool },
     Caller,
     Certificate(CertificateField),
@@ -60,14 +65,14 @@ impl FromConfig {
         let given = [
             self.path.is_some(),
             self.header.is_some(),
+            self.parameter.is_some(),
             self.label.is_some(),
             self.caller.is_some(),
             self.client_cert.is_some(),
             self.value.is_some(),
         ];
         if given.into_iter().filter(|&given| given).count() != 1 {
-            let message =
-                "an entry has exactly one of path, header, label, caller, client_cert and value";
+            let message = "an entry has exactly one of path, header, parameter, label, caller, client_cert and value";
             problems.at(path, message).help("write one entry per key");
             return None;
         }
@@ -99,6 +104,16 @@ impl FromConfig {
                     "header",
                     format!("{header:?} is not a header"),
                     "name a header",
+                ),
+            };
+        }
+        if let Some(parameter) = &self.parameter {
+            return match parameter.is_empty() || endpoint::has_meaning(parameter) {
+                false => Some(Source::Parameter(parameter.clone())),
+                true => wrong(
+                    "parameter",
+                    format!("{parameter:?} has another meaning in a query"),
+                    "name another parameter",
                 ),
             };
         }
@@ -138,8 +153,22 @@ impl Source {
         }
     }
 
-    /// The name that this source yields for a whole batch or query, if any.
-    pub(super) fn read(&self, origin: &Origin, check: Check<'_>) -> Result<Option<Tenant>, String> {
+    /// The parameter that names the tenant, if one does.
+    pub(super) fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Parameter(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The name that this source yields for a whole batch or query, if any. `url` has the parameters
+    /// of a query's URL.
+    pub(super) fn read(
+        &self,
+        origin: &Origin,
+        url: &Form,
+        check: Check<'_>,
+    ) -> Result<Option<Tenant>, String> {
         let certificate = origin.caller.certificate.as_deref();
         let found: &[u8] = match self {
             Self::Path(parameter) => origin.param(parameter).unwrap_or_default().as_bytes(),
@@ -151,6 +180,14 @@ impl Source {
                     return Err("it is given more than once".into());
                 }
                 first
+            }
+            Self::Parameter(parameter) => {
+                let mut values = url.values(parameter);
+                let first = values.next().unwrap_or_default();
+                if values.next().is_some() {
+                    return Err("it is given more than once".into());
+                }
+                first.as_bytes()
             }
             Self::Certificate(field) => {
                 let found = certificate.and_then(|certificate| match field {
@@ -188,6 +225,7 @@ impl fmt::Display for Source {
         match self {
             Self::Path(parameter) => write!(f, "path parameter {parameter}"),
             Self::Header(header) => write!(f, "header {header}"),
+            Self::Parameter(parameter) => write!(f, "parameter {parameter} of the url"),
             Self::Label { name, .. } => write!(f, "label {}", name.as_str()),
             Self::Certificate(field) => f.write_str(match field {
                 CertificateField::CommonName => "common name of the client certificate",

@@ -334,9 +334,8 @@ fn problems_stand_at_their_keys() {
         ("from = [{ path = 'a' }]\nlabel = '__name__'", "label"),
     ] {
         let mut problems = Problems::new(false);
-        toml::from_str::<TenantConfig>(text)
-            .unwrap()
-            .validate(&mut problems);
+        let config: TenantConfig = toml::from_str(text).unwrap();
+        TransformConfig::validate(&config, &mut problems);
         let paths: Vec<_> = problems.into_list().into_iter().map(|p| p.path).collect();
         assert_eq!(paths, [expected], "{text}");
     }

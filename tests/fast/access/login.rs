@@ -266,6 +266,9 @@ fn a_session_is_renewed_as_long_as_its_issuer_says_so() {
             status => {
                 assert_eq!(status, 503, "{}", answer.text());
                 assert!(answer.header("retry-after").is_some());
+                // A browser may be anybody's, who is not to learn addresses.
+                let url = rig.issuer.url();
+                assert!(!answer.text().contains(&url), "{}", answer.text());
                 Some(())
             }
         }

@@ -39,6 +39,12 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Timeout for each document.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a caller learns, who may be anybody and is not to learn where the issuer is.
+const UNREACHED: &str =
+    "the keys of the issuer cannot be fetched at the moment: see the log of the gateway";
+const FETCHED: &str =
+    "no known key of the issuer has signed the token, and the keys were fetched a moment ago";
+
 /// Maximum number of keys per issuer.
 const MAX_KEYS: usize = 100;
 
@@ -50,8 +56,8 @@ pub(crate) struct Issuer {
     known: ArcSwapOption<Known>,
     /// The last attempt to fetch the keys.
     attempt: Mutex<Option<Attempt>>,
-    /// Why it failed; none if it did not.
-    failure: ArcSwapOption<Arc<str>>,
+    /// Why it failed, for operators; none if it did not.
+    failure: ArcSwapOption<String>,
     refreshing: AtomicBool,
 }
 
@@ -95,7 +101,7 @@ impl std::fmt::Debug for Key {
 struct Attempt {
     began: Instant,
     ended: Instant,
-    result: Result<(), Arc<str>>,
+    succeeded: bool,
 }
 
 impl Issuer {
@@ -127,7 +133,7 @@ impl Issuer {
         Some(FailingIssuer {
             issuer: self.url.clone(),
             keys_age_seconds: known.as_ref().map(|it| it.since.elapsed().as_secs_f64()),
-            error: failure.to_string(),
+            error: failure.as_ref().clone(),
         })
     }
 
@@ -208,44 +214,42 @@ impl Issuer {
         let mut attempt = self.attempt.lock().await;
         if let Some(last) = &*attempt {
             let pause = PAUSE.saturating_sub(last.ended.elapsed());
-            match &last.result {
-                Ok(()) if last.began >= asked => return Ok(()),
-                result if !pause.is_zero() => {
-                    let reason = result.clone().err();
-                    let reason = reason.unwrap_or_else(|| {
-                        "no known key of the issuer has signed the token, and the keys were fetched a moment ago"
-                            .into()
-                    });
-                    return Err(Unknown {
-                        reason,
-                        retry: Retry::After(pause),
-                    });
-                }
-                _ => {}
+            if last.succeeded && last.began >= asked {
+                return Ok(());
+            }
+            if !pause.is_zero() {
+                let reason = if last.succeeded { FETCHED } else { UNREACHED };
+                return Err(Unknown {
+                    reason: reason.into(),
+                    retry: Retry::After(pause),
+                });
             }
         }
         let began = Instant::now();
-        let result = match self.fetch().await {
-            Ok((keys, endpoints)) => {
-                self.take(keys, endpoints);
-                Ok(())
-            }
-            Err(reason) => {
-                let kept = self.is_known();
-                warn!(issuer = %self.url, kept, error = %reason, "cannot fetch the keys of an issuer");
-                Err(format!("cannot fetch the keys of issuer {}: {reason}", self.url).into())
-            }
-        };
-        self.failure.store(result.clone().err().map(Arc::new));
-        let last = attempt.insert(Attempt {
+        let fetched = self.fetch().await;
+        let fetched = fetched.map(|(keys, endpoints)| self.take(keys, endpoints));
+        *attempt = Some(Attempt {
             began,
             ended: Instant::now(),
-            result,
+            succeeded: fetched.is_ok(),
         });
-        last.result.clone().map_err(|reason| Unknown {
-            reason,
-            retry: Retry::After(PAUSE),
-        })
+        let failure = fetched.err().map(|reason| {
+            let kept = self.is_known();
+            warn!(issuer = %self.url, kept, error = %reason, "cannot fetch the keys of an issuer");
+            Arc::new(format!(
+                "cannot fetch the keys of issuer {}: {reason}",
+                self.url
+            ))
+        });
+        let unreached = failure.is_some();
+        self.failure.store(failure);
+        match unreached {
+            false => Ok(()),
+            true => Err(Unknown {
+                reason: UNREACHED.into(),
+                retry: Retry::After(PAUSE),
+            }),
+        }
     }
 
     fn take(&self, keys: Vec<Key>, endpoints: Option<Endpoints>) {

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
+use tracing::warn;
 
-use metrifold_base::{BuildError, Secret, foreign, read_text};
+use metrifold_base::{BuildError, LogLimit, Secret, foreign, read_text};
 use metrifold_http::form;
 use metrifold_model::Proof;
 
@@ -61,6 +62,7 @@ pub(crate) struct Login {
     /// Locks, chosen by the session's digest, so that one request renews a session and others wait.
     turns: [Mutex<()>; AT_ONCE],
     renewals: Arc<Semaphore>,
+    log: LogLimit,
 }
 
 /// Content of the session cookie.
@@ -130,7 +132,22 @@ impl Login {
             over: Cache::new(SESSIONS),
             turns: Default::default(),
             renewals: Arc::new(Semaphore::new(WAITING)),
+            log: LogLimit::default(),
         })
+    }
+
+    /// Logs why the issuer cannot be used. Returns what the browser learns, which may be anybody's and is
+    /// not to learn addresses.
+    pub(crate) fn unusable(&self, issuer: &Issuer, reason: &str) -> &'static str {
+        if let Some(silent) = self.log.pass() {
+            warn!(
+                issuer = issuer.url(),
+                error = reason,
+                silent,
+                "cannot log in at an issuer"
+            );
+        }
+        "the issuer cannot be used at the moment: see the log of the gateway"
     }
 
     /// ID of the client that tokens are issued to.
@@ -347,7 +364,7 @@ impl Login {
         }
         let uri = match issuer.place(&endpoints.token) {
             Ok(uri) => uri,
-            Err(reason) => return Tokens::Unknown(reason.into()),
+            Err(reason) => return Tokens::Unknown(self.unusable(issuer, &reason).into()),
         };
         let body = Bytes::from(asked.to_string());
         let answer = fetch::answer(issuer.client(), Method::POST, &uri, headers, body, TIMEOUT);
@@ -371,7 +388,7 @@ impl Login {
             Ok((status, _)) => {
                 Tokens::Unknown(format!("the issuer answered {}", status.as_u16()).into())
             }
-            Err(reason) => Tokens::Unknown(reason.into()),
+            Err(reason) => Tokens::Unknown(self.unusable(issuer, &reason).into()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -23,8 +24,12 @@ use super::{One, Tenants, Way};
 /// Maximum number of tenants of a caller whose request names none.
 const MOST_UNNAMED: usize = 1000;
 
-/// Maximum time for checking the credentials of a request by all methods.
+/// Maximum time for the decision on a request: for checking its credentials by all methods, and the
+/// permission for all of its tenants.
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Maximum number of policy agents that are asked concurrently for one request.
+const AT_ONCE: usize = 8;
 
 impl Tenants {
     /// Authenticates the caller of a request, and checks its permission.
@@ -33,33 +38,45 @@ impl Tenants {
         shown: &Shown<'_>,
         permission: Permission,
     ) -> Result<Caller, Refusal> {
+        self.decide_by(Instant::now() + DEADLINE, shown, permission)
+            .await
+    }
+
+    pub(super) async fn decide_by(
+        &self,
+        deadline: Instant,
+        shown: &Shown<'_>,
+        permission: Permission,
+    ) -> Result<Caller, Refusal> {
         let names = match permission {
             // Admin requests belong to no tenant, whatever their path contains.
             Permission::Admin => Vec::new(),
             _ => match named(&shown.head, &self.parameter, &self.headers) {
                 Ok(names) => names,
-                Err(reason) => return Err(self.misnamed(shown, reason).await),
+                Err(reason) => return Err(self.misnamed(deadline, shown, reason).await),
             },
         };
         if names.is_empty() {
-            return self.of_all(shown, permission).await;
+            return self.of_all(deadline, shown, permission).await;
         }
-        let mut memberships = Vec::with_capacity(names.len());
-        let mut first: Option<Arc<Proven>> = None;
+        let mut members = Vec::with_capacity(names.len());
         let mut browser = Browser::default();
         for name in names {
-            let (one, proven) = self.of_named(shown, name).await?;
-            self.check(one, &proven, permission).await?;
-            memberships.push(one.membership.clone());
-            browser.add(proven.proof);
-            first.get_or_insert(proven);
+            let member = self.of_named(deadline, shown, name).await?;
+            browser.add(member.1.proof);
+            members.push(member);
         }
+        let verdicts = self.check(deadline, &members, permission).await;
+        let verdicts = verdicts.map_err(|(_, no)| no)?;
+        verdicts.into_iter().collect::<Result<(), Rejection>>()?;
+        let memberships = members.iter().map(|(one, _)| one.membership.clone());
+        let mut memberships: Vec<Membership> = memberships.collect();
         memberships.sort();
         memberships.dedup();
-        match first {
-            Some(proven) => {
+        match members.first() {
+            Some((_, proven)) => {
                 self.check_origin(shown, &memberships, browser, permission)?;
-                caller(shown, memberships, &proven, permission)
+                caller(shown, memberships, proven, permission)
             }
             None => Err(self.unauthenticated(None)),
         }
@@ -68,16 +85,16 @@ impl Tenants {
     /// Authenticates the caller for a tenant that the request names.
     async fn of_named(
         &self,
+        deadline: Instant,
         shown: &Shown<'_>,
         name: &str,
-    ) -> Result<(&One, Arc<Proven>), Refusal> {
+    ) -> Result<Member<'_>, Refusal> {
         if self.aside.contains(name) && !shown.nothing() {
             let reason = "the tenant cannot be used at the moment: see the log of the gateway";
             return Err(Rejection::unavailable(reason).into());
         }
         let one = self.by_name.get(name).map(|&index| &self.tenants[index]);
         let own = one.map_or(&[][..], |one| one.ways.as_slice());
-        let deadline = Instant::now() + DEADLINE;
         let mut unknown = None;
         let mut wrong: Vec<(usize, Arc<str>)> = Vec::new();
         for &way in own {
@@ -148,9 +165,14 @@ impl Tenants {
 
     /// Authenticates a caller whose request names no tenant. Returns all of its tenants for which it has
     /// the permission.
-    async fn of_all(&self, shown: &Shown<'_>, permission: Permission) -> Result<Caller, Refusal> {
-        let (accepted, doubts) = self.prove(shown).await;
-        let mut memberships = Vec::new();
+    async fn of_all(
+        &self,
+        deadline: Instant,
+        shown: &Shown<'_>,
+        permission: Permission,
+    ) -> Result<Caller, Refusal> {
+        let (accepted, doubts) = self.prove(deadline, shown).await;
+        let mut members: Vec<Member<'_>> = Vec::new();
         let mut browser = Browser::default();
         for (way, proven) in &accepted {
             let tenants = way.tenants.as_slice();
@@ -158,24 +180,23 @@ impl Tenants {
                 let reason = "the credentials are valid for too many tenants: name tenants in the path or in a header";
                 return Err(Rejection::invalid(reason).into());
             }
-            for &tenant in tenants {
-                let one = &self.tenants[tenant];
-                match self.check(one, proven, permission).await {
-                    Ok(()) => memberships.push(one.membership.clone()),
-                    Err(no) if no.kind == RejectionKind::Forbidden => {}
-                    // What is left would be taken for all of the caller's tenants.
-                    Err(no) => {
-                        let name = &one.membership.name;
-                        let reason = format!(
-                            "tenant {name:?}: {}: name other tenants in the path or in a header",
-                            no.reason
-                        );
-                        return Err(Rejection::unavailable(reason).with_retry(no.retry).into());
-                    }
-                }
-            }
+            let tenants = tenants.iter().map(|&tenant| &self.tenants[tenant]);
+            members.extend(tenants.map(|one| (one, Arc::clone(proven))));
             browser.add(proven.proof);
         }
+        let verdicts = self.check(deadline, &members, permission).await;
+        // What is left would be taken for all of the caller's tenants.
+        let verdicts = verdicts.map_err(|(one, no)| {
+            let name = &one.membership.name;
+            let reason = format!(
+                "tenant {name:?}: {}: name other tenants in the path or in a header",
+                no.reason
+            );
+            Rejection::unavailable(reason).with_retry(no.retry)
+        })?;
+        let allowed = members.iter().zip(verdicts);
+        let allowed = allowed.filter_map(|((one, _), verdict)| verdict.is_ok().then_some(one));
+        let mut memberships: Vec<Membership> = allowed.map(|it| it.membership.clone()).collect();
         memberships.sort();
         memberships.dedup();
         match accepted.first() {
@@ -195,8 +216,8 @@ impl Tenants {
 
     /// The answer to a request whose names of tenants are not valid, or contradict each other. Only
     /// authenticated callers learn the reason.
-    async fn misnamed(&self, shown: &Shown<'_>, reason: Rejection) -> Refusal {
-        let (accepted, doubts) = self.prove(shown).await;
+    async fn misnamed(&self, deadline: Instant, shown: &Shown<'_>, reason: Rejection) -> Refusal {
+        let (accepted, doubts) = self.prove(deadline, shown).await;
         match accepted.is_empty() {
             true => self.unproven(shown, doubts),
             false => reason.into(),
@@ -205,10 +226,13 @@ impl Tenants {
 
     /// Checks the credentials of a request that names no tenant by all methods that may accept them.
     /// Returns the methods that do, and the reasons of the others.
-    async fn prove(&self, shown: &Shown<'_>) -> (Vec<(&Way, Arc<Proven>)>, Doubts) {
+    async fn prove(
+        &self,
+        deadline: Instant,
+        shown: &Shown<'_>,
+    ) -> (Vec<(&Way, Arc<Proven>)>, Doubts) {
         let mut accepted = Vec::new();
         let mut doubts = Doubts::default();
-        let deadline = Instant::now() + DEADLINE;
         let ways: Vec<usize> = self.index.ways(shown).collect();
         for way in &ways {
             let way = &self.ways[*way];
@@ -258,19 +282,64 @@ impl Tenants {
         self.unauthenticated(reason)
     }
 
-    async fn check(
+    /// Checks the permission for each of these tenants. Policy agents are asked concurrently.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a tenant for which it is not decided, and the reason.
+    async fn check<'t>(
         &self,
-        one: &One,
-        proven: &Proven,
+        deadline: Instant,
+        members: &[Member<'t>],
         permission: Permission,
-    ) -> Result<(), Rejection> {
-        let at = &one.membership;
-        // A policy about a tenant's data must not grant rights on the process.
-        if let Some(opa) = &one.opa
-            && permission != Permission::Admin
-        {
-            return opa.check(at, proven, permission).await;
+    ) -> Result<Vec<Result<(), Rejection>>, (&'t One, Rejection)> {
+        let mut verdicts: Vec<Option<Result<(), Rejection>>> = Vec::with_capacity(members.len());
+        let mut waiting = Vec::new();
+        for (index, (one, proven)) in members.iter().enumerate() {
+            let verdict = match &one.opa {
+                // A policy about a tenant's data must not grant rights on the process.
+                Some(opa) if permission != Permission::Admin => {
+                    let known = opa.known(&one.membership, proven, permission);
+                    if known.is_none() {
+                        waiting.push((index, Arc::clone(opa)));
+                    }
+                    known
+                }
+                _ => Some(self.by_role(one, proven, permission)),
+            };
+            verdicts.push(verdict);
         }
+        let mut waiting = waiting.into_iter();
+        let mut asked = JoinSet::new();
+        loop {
+            let room = AT_ONCE - asked.len();
+            for (index, opa) in waiting.by_ref().take(room) {
+                let (one, proven) = &members[index];
+                let (at, proven) = (one.membership.clone(), Arc::clone(proven));
+                asked.spawn(async move { (index, opa.check(&at, &proven, permission).await) });
+            }
+            match timeout_at(deadline, asked.join_next()).await {
+                Ok(Some(Ok((index, verdict)))) => match verdict {
+                    Err(no) if no.kind != RejectionKind::Forbidden => {
+                        return Err((members[index].0, no));
+                    }
+                    verdict => verdicts[index] = Some(verdict),
+                },
+                // A task that panicked has no verdict.
+                Ok(Some(Err(_))) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let verdicts = verdicts.into_iter().zip(members);
+        let verdicts = verdicts.map(|(verdict, (one, _))| {
+            let late = "the permission could not be checked in time";
+            verdict.ok_or_else(|| (*one, Rejection::unavailable(late)))
+        });
+        verdicts.collect()
+    }
+
+    fn by_role(&self, one: &One, proven: &Proven, permission: Permission) -> Result<(), Rejection> {
+        let at = &one.membership;
         let subject = proven.subject.as_deref();
         if self
             .roles
@@ -373,6 +442,9 @@ impl Tenants {
         }
     }
 }
+
+/// A tenant, and the caller as its method has authenticated it.
+type Member<'t> = (&'t One, Arc<Proven>);
 
 /// Verdicts of the methods that have not accepted the credentials of a request.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -9,6 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
+use metrifold_http::Refusal;
 use metrifold_http::access::Head;
 
 use super::*;
@@ -112,22 +114,7 @@ struct Ask<'a> {
 
 /// Sends a request. Returns the tenants and the name of the admitted caller, or the status.
 async fn ask(tenants: &Tenants, permission: Permission, ask: &Ask<'_>) -> Result<String, u16> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &ask.headers {
-        headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-    }
-    let param = ask.path.map(|tenant| ("tenant".into(), tenant.into()));
-    let params: Vec<(Box<str>, Box<str>)> = param.into_iter().collect();
-    let head = Head {
-        method: &HttpMethod::GET,
-        uri: &Uri::from_static("/"),
-        headers: &headers,
-        params: &params,
-        peer: ask.peer.unwrap_or(([127, 0, 0, 1], 1).into()),
-        certificate: None,
-        presented: &[],
-    };
-    match tenants.decide(&Shown::of(head), permission).await {
+    match decide(tenants, Duration::from_secs(15), permission, ask).await {
         Ok(caller) => {
             let names: Vec<_> = caller.tenants().iter().map(|it| &*it.tenant).collect();
             Ok(format!(
@@ -146,6 +133,34 @@ async fn ask(tenants: &Tenants, permission: Permission, ask: &Ask<'_>) -> Result
             Err(status)
         }
     }
+}
+
+/// Sends a request that is decided within a time.
+async fn decide(
+    tenants: &Tenants,
+    within: Duration,
+    permission: Permission,
+    ask: &Ask<'_>,
+) -> Result<Caller, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &ask.headers {
+        headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    let param = ask.path.map(|tenant| ("tenant".into(), tenant.into()));
+    let params: Vec<(Box<str>, Box<str>)> = param.into_iter().collect();
+    let head = Head {
+        method: &HttpMethod::GET,
+        uri: &Uri::from_static("/"),
+        headers: &headers,
+        params: &params,
+        peer: ask.peer.unwrap_or(([127, 0, 0, 1], 1).into()),
+        certificate: None,
+        presented: &[],
+    };
+    let deadline = Instant::now() + within;
+    tenants
+        .decide_by(deadline, &Shown::of(head), permission)
+        .await
 }
 
 fn bearer(token: &str) -> (&'static str, String) {
@@ -353,6 +368,83 @@ async fn a_caller_of_several_tenants_is_not_given_a_part_of_them_while_an_agent_
     }
     both.path = Some("zeta");
     assert!(ask(&tenants, Permission::Read, &both).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_agents_of_many_tenants_are_asked_concurrently_and_within_one_deadline() {
+    let pause = Duration::from_millis(300);
+    let agent = || {
+        serve(move |_| {
+            std::thread::sleep(pause);
+            (200, "{\"result\":true}".to_owned())
+        })
+    };
+    let text: String = (0..8)
+        .map(|number| {
+            format!(
+                "[tenants.t{number}]\nbearer = {{ tokens_file = \"FOLDER/zeta.tokens\" }}\nopa = {{ url = \"{}/\" }}\n",
+                agent()
+            )
+        })
+        .collect();
+    let tenants = Files::new().tenants(&text).unwrap();
+    let names: Vec<String> = (0..8).map(|number| format!("t{number}")).collect();
+    let names = names.join("|");
+    let (name, token) = bearer("zeta-token");
+    let named = [(name, token.as_str()), ("x-scope-orgid", names.as_str())];
+    for headers in [&named[..], &named[..1]] {
+        let asked = Ask {
+            headers: headers.to_vec(),
+            ..Ask::default()
+        };
+        let (began, within) = (Instant::now(), Duration::from_millis(50));
+        let late = decide(&tenants, within, Permission::Read, &asked).await;
+        let no = late.unwrap_err().rejection;
+        assert_eq!(no.kind, metrifold_model::RejectionKind::Unavailable);
+        assert!(no.reason.contains("in time"), "{}", no.reason);
+        assert!(began.elapsed() < pause, "{:?}", began.elapsed());
+    }
+    let all = Ask {
+        headers: named.to_vec(),
+        ..Ask::default()
+    };
+    let began = Instant::now();
+    let caller = ask(&tenants, Permission::Read, &all).await.unwrap();
+    assert_eq!(caller, format!("{names} -"));
+    assert!(began.elapsed() < 6 * pause, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn no_caller_learns_where_issuers_and_agents_are() {
+    let fails = serve(|_| (500, String::new()));
+    let text = format!(
+        "[tenants.acme]\nbearer = {{ tokens_file = \"FOLDER/acme.tokens\" }}\nopa = {{ url = \"{fails}/\" }}\n\
+         oidc = {{ issuer = \"http://127.0.0.1:1\", client_id = \"c\" }}\n"
+    );
+    let tenants = Files::new().tenants(&text).unwrap();
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let forged = format!(
+        "{}.{}.AAAA",
+        part(r#"{"alg":"RS256"}"#),
+        part(r#"{"iss":"http://127.0.0.1:1"}"#)
+    );
+    for token in [forged.as_str(), "acme-token"] {
+        let (name, token) = bearer(token);
+        for path in [Some("acme"), Some("nobody"), None] {
+            let asked = Ask {
+                path,
+                headers: vec![(name, token.as_str())],
+                ..Ask::default()
+            };
+            let within = Duration::from_secs(15);
+            let answered = decide(&tenants, within, Permission::Read, &asked).await;
+            let no = answered.unwrap_err().rejection;
+            assert!(!no.reason.contains("127.0.0.1"), "{path:?} {}", no.reason);
+        }
+    }
+    let trouble = tenants.trouble();
+    let told = &trouble.issuers[0].error;
+    assert!(told.contains("127.0.0.1:1"), "operators learn it: {told}");
 }
 
 #[tokio::test]

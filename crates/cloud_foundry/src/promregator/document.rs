@@ -1,4 +1,5 @@
-//! A file as Spring reads it: keys in any spelling, nested or joined by dots.
+//! A file as Spring reads it: keys in any spelling, nested or joined by dots, and lists as such or with
+//! the number of each entry in its key.
 
 use std::collections::BTreeMap;
 
@@ -27,11 +28,14 @@ enum Node {
 impl Document {
     /// Reads YAML.
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let value: Value =
-            serde_saphyr::from_str(text).map_err(|error| match error.without_snippet() {
+        // `y` and `n` are texts there, and what else may be a truth value is one by its key.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let value: Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            match error.without_snippet() {
                 serde_saphyr::Error::MultipleDocuments { .. } => SEVERAL.to_owned(),
                 error => error.to_string(),
-            })?;
+            }
+        })?;
         match node(value, 0)? {
             Node::Table(document) => Ok(document),
             Node::Null => Ok(Self::default()),
@@ -40,6 +44,11 @@ impl Document {
     }
 
     fn insert(&mut self, name: &str, node: Node) {
+        if let Some((list, number, rest)) = numbered(name) {
+            let rest = rest.trim_start_matches('.');
+            let below = [list, number, rest].into_iter().filter(|it| !it.is_empty());
+            return self.insert(&below.collect::<Vec<_>>().join("."), node);
+        }
         if let Some((first, rest)) = name.split_once('.') {
             let entry = self.keys.entry(canonical(first));
             let (_, below) =
@@ -70,11 +79,14 @@ impl Document {
         }
     }
 
-    /// Removes and returns the list at a path; a single value counts as a list.
+    /// Removes and returns the list at a path; a single text is a list whose entries commas separate.
     pub(super) fn texts(&mut self, path: &str) -> Vec<String> {
         let nodes = match self.take(path) {
-            Some(Node::List(nodes)) => nodes,
-            Some(node) => vec![node],
+            Some(Node::Text(text)) => {
+                let parts = text.split(',').map(|it| Node::Text(it.trim().to_owned()));
+                parts.collect()
+            }
+            Some(node) => node.listed(),
             None => Vec::new(),
         };
         let texts = nodes.into_iter().filter_map(|node| match node {
@@ -86,11 +98,7 @@ impl Document {
 
     /// Removes and returns the tables of the list at a path.
     pub(super) fn tables(&mut self, path: &str) -> Vec<Self> {
-        let nodes = match self.take(path) {
-            Some(Node::List(nodes)) => nodes,
-            Some(node) => vec![node],
-            None => Vec::new(),
-        };
+        let nodes = self.take(path).map_or_else(Vec::new, Node::listed);
         let tables = nodes.into_iter().filter_map(|node| match node {
             Node::Table(table) => Some(table),
             // An entry without keys.
@@ -145,6 +153,35 @@ impl Document {
     }
 }
 
+impl Node {
+    /// The entries of a list, which may be a table with their numbers as keys. Any other value counts as
+    /// a list of one.
+    fn listed(self) -> Vec<Self> {
+        match self {
+            Self::List(nodes) => nodes,
+            Self::Table(table) => {
+                let number = |key: &String| key.parse::<u32>().ok();
+                if table.keys.is_empty() || table.keys.keys().any(|key| number(key).is_none()) {
+                    return vec![Self::Table(table)];
+                }
+                let mut nodes: Vec<_> = table.keys.into_iter().collect();
+                nodes.sort_by_key(|(key, _)| number(key));
+                nodes.into_iter().map(|(_, (_, node))| node).collect()
+            }
+            node => vec![node],
+        }
+    }
+}
+
+/// Splits a key in which the number of a list's entry stands in brackets: the list, the number, and what
+/// is behind them.
+fn numbered(name: &str) -> Option<(&str, &str, &str)> {
+    let (list, behind) = name.split_once('[')?;
+    let (number, rest) = behind.split_once(']')?;
+    let is_number = !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit());
+    is_number.then_some((list, number, rest))
+}
+
 fn node(value: Value, depth: usize) -> Result<Node, String> {
     if depth > MAX_DEPTH {
         return Err(format!("has more than {MAX_DEPTH} levels"));
@@ -193,6 +230,29 @@ mod tests {
             assert_eq!(document.text("cf.proxy.port").unwrap(), "80");
             assert_eq!(document.rest(), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn lists_are_found_in_every_spelling() {
+        for text in [
+            "a:\n  b: [{c: x}, {c: y, d: [p, q]}]\n",
+            "a.b[0].c: x\na.b[1].c: y\na.b[1].d[0]: p\na.b[1].d[1]: q\n",
+            "a:\n  b[1]: {c: y, d: 'p, q'}\n  b[0].c: x\n",
+            "a:\n  b:\n    '1': {c: y, 'd[0]': p, 'd[1]': q}\n    '0': {c: x}\n",
+            "a.b:\n  '[0]': {c: x}\n  '[1]': {c: y, d: {0: p, 1: q}}\n",
+        ] {
+            let mut document = Document::read(text).unwrap();
+            let mut tables = document.tables("a.b");
+            assert_eq!(tables.len(), 2, "{text}");
+            assert_eq!(tables[0].text("c").unwrap(), "x", "{text}");
+            assert_eq!(tables[1].text("c").unwrap(), "y", "{text}");
+            assert_eq!(tables[1].texts("d"), ["p", "q"], "{text}");
+            assert!(document.rest().is_empty(), "{text}");
+        }
+        // More than ten entries stay in their order.
+        let many: String = (0..12).map(|at| format!("a[{at}]: {at}\n")).collect();
+        let texts = Document::read(&many).unwrap().texts("a");
+        assert_eq!(texts.join(" "), "0 1 2 3 4 5 6 7 8 9 10 11");
     }
 
     #[test]

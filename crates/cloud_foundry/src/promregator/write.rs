@@ -6,7 +6,7 @@ use std::str::FromStr;
 use toml::Value;
 
 use metrifold_base::{Address, Endpoint};
-use metrifold_expr::regex::Regex;
+use metrifold_regex::Regex;
 
 use crate::provider::MAX_SELECTORS;
 
@@ -228,8 +228,28 @@ impl<'a> Writer<'a> {
     }
 
     fn flag(&mut self, path: &str) -> bool {
-        let text = self.value(path).unwrap_or_default().to_lowercase();
-        ["true", "yes", "on", "1"].contains(&&*text)
+        let text = self.value(path);
+        text.is_some_and(|text| self.truth(path, &text) == Some(true))
+    }
+
+    /// Reads a truth value that was resolved, as Spring does. `None` if it is empty, or wrong.
+    fn truth(&mut self, path: &str, text: &str) -> Option<bool> {
+        match text.trim().to_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Some(true),
+            "false" | "no" | "off" | "0" => Some(false),
+            "" => None,
+            _ if has_variable(text) => {
+                self.wrong(
+                    path,
+                    "depends on a variable, which it cannot here: write true or false",
+                );
+                None
+            }
+            _ => {
+                self.wrong(path, "is neither true nor false");
+                None
+            }
+        }
     }
 
     /// Takes a value. An empty one counts as absent.
@@ -428,8 +448,10 @@ impl<'a> Writer<'a> {
                     (_, Some(text)) => self.put(ours, text),
                 }
             }
+            let path = format!("{at}.kubernetesAnnotations");
             let annotations = target.text("kubernetesAnnotations");
-            if annotations.is_some_and(|it| it.eq_ignore_ascii_case("true")) {
+            let annotations = annotations.and_then(|it| self.resolve(&path, &it));
+            if annotations.is_some_and(|it| self.truth(&path, &it) == Some(true)) {
                 self.put("annotations", "prometheus.io/");
                 self.put("opt_in", true);
                 // Promregator does not read them, and may scrape an application whose other port
@@ -601,7 +623,13 @@ impl<'a> Writer<'a> {
     /// Writes the address of Promregator's paths.
     fn face(&mut self, timeout: u32) {
         self.header(&format!("[sources.{NAME}.expose]"));
-        let port = self.number::<u16>("server.port").unwrap_or(8080);
+        let port = self.filled("server.port");
+        let port = port.and_then(|port| match is_variable_port(&port) {
+            // The platform may choose it, and pass it as a variable.
+            true => Some(port),
+            false => Some(self.parse::<u16>("server.port", &port)?.to_string()),
+        });
+        let port = port.unwrap_or_else(|| "8080".to_owned());
         let address = self.filled("server.address");
         let address = match address.as_deref() {
             None => "0.0.0.0".to_owned(),
@@ -620,7 +648,7 @@ impl<'a> Writer<'a> {
         let its_port = self.number::<u16>("promregator.discovery.port");
         match (host, its_port) {
             (Some(host), its_port) => {
-                let its_port = its_port.unwrap_or(port);
+                let its_port = its_port.map_or(port, |it| it.to_string());
                 if host.contains(['/', ' ']) {
                     self.wrong("promregator.discovery.hostname", "is not a name of a host");
                 }
@@ -630,8 +658,22 @@ impl<'a> Writer<'a> {
             (None, Some(its_port)) => self.note(format!("promregator.discovery.port is {its_port}, without a hostname: discovery_address takes both.")),
             (None, None) => {}
         }
-        let own = self.value("promregator.discovery.ownMetricsEndpoint");
-        if own.is_some_and(|it| it.eq_ignore_ascii_case("false")) {
+        let scheme = self.filled("promregator.discovery.scheme");
+        match scheme.as_deref() {
+            // Promregator takes this port for one of HTTPS.
+            None if its_port == Some(443) => self.put("discovery_scheme", "https"),
+            None => {}
+            Some(scheme) if ["http", "https"].contains(&scheme) => {
+                self.put("discovery_scheme", scheme);
+            }
+            Some(_) => {
+                let what = "is neither http nor https";
+                self.wrong("promregator.discovery.scheme", what);
+            }
+        }
+        let path = "promregator.discovery.ownMetricsEndpoint";
+        let own = self.value(path);
+        if own.is_some_and(|it| self.truth(path, &it) == Some(false)) {
             self.put("own_metrics", false);
         }
         self.face_auth();
@@ -729,6 +771,20 @@ fn escaped(text: &str) -> String {
 /// Whether a text that was resolved has variables.
 fn has_variable(text: &str) -> bool {
     text.replace("$$", "").contains("${")
+}
+
+/// Whether a text that was resolved is one variable, whose default, if it has one, is a port.
+fn is_variable_port(text: &str) -> bool {
+    let inside = text.strip_prefix("${").and_then(|it| it.strip_suffix('}'));
+    let Some(inside) = inside else {
+        return false;
+    };
+    let (name, default) = match inside.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (inside, None),
+    };
+    let is_name = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    is_name && default.is_none_or(|it| it.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// A resolved text with `x` in place of each variable.

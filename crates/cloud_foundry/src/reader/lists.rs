@@ -51,6 +51,10 @@ impl Reader {
         }
         let with = format!("&include=space.organization{query}");
         match self.api.list::<App>("/v3/apps", &with).await {
+            // Other implementations of the API may ignore what they do not support.
+            Ok(list) if list.included.spaces.is_empty() && !list.resources.is_empty() => {
+                self.list_apps_apart(query).await
+            }
             Ok(list) => {
                 let List {
                     resources,
@@ -91,6 +95,10 @@ impl Reader {
         if !still(self.no_include) {
             let with = format!("&include=domain{query}");
             match self.api.list::<Route>("/v3/routes", &with).await {
+                Ok(list) if list.included.domains.is_empty() && !list.resources.is_empty() => {
+                    let domains = self.api.list::<Domain>("/v3/domains", "").await?;
+                    return Ok((list.resources, domains.resources));
+                }
                 Ok(list) => return Ok((list.resources, list.included.domains)),
                 Err(error) if error.status == Some(400) => {}
                 Err(error) => return Err(error),
@@ -112,8 +120,8 @@ impl Reader {
                     .map(|it| it.relationships.route.guid().to_owned())
                     .collect())
             }
-            // Platforms before version 3.88 of the API have no such list.
-            Err(error) if error.status == Some(404) => Ok(HashSet::new()),
+            // Platforms before version 3.88 of the API have no such list, nor have other implementations.
+            Err(error) if matches!(error.status, Some(400 | 404 | 405 | 501)) => Ok(HashSet::new()),
             Err(error) => Err(error),
         }
     }

@@ -67,6 +67,28 @@ async fn a_refresh_costs_few_requests_and_fewer_between_those_of_metadata() {
 }
 
 #[tokio::test]
+async fn platforms_that_ignore_what_they_do_not_support_are_read_as_well() {
+    let foundation = CloudFoundry::new();
+    foundation.push("o/s/a", &["a.example.org", "a.apps.inside"], 2);
+    let running = Running::new(&foundation, AS_ADMIN);
+    let all = running.urls().await;
+    assert_eq!(all.len(), 2);
+    drop(running);
+    foundation.state().manner.lax = true;
+    for status in [None, Some(400), Some(404), Some(405), Some(501)] {
+        foundation.state().manner.no_route_bindings = status;
+        let running = Running::new(&foundation, AS_ADMIN);
+        assert_eq!(running.urls().await, all, "{status:?}");
+        assert!(running.slot.status().last_error.is_none());
+    }
+    // A list that fails is one that the platform has.
+    foundation.state().manner.no_route_bindings = Some(500);
+    let running = Running::new(&foundation, AS_ADMIN);
+    assert_eq!(running.first().await.targets().len(), 0);
+    assert!(running.slot.status().last_error.is_some());
+}
+
+#[tokio::test]
 async fn without_states_in_lists_few_processes_are_asked_for_theirs() {
     let foundation = CloudFoundry::new();
     foundation.state().manner.embeds = false;

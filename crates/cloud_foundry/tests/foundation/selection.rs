@@ -230,6 +230,48 @@ async fn instances_are_reached_as_a_selector_says() {
 }
 
 #[tokio::test]
+async fn a_route_to_several_types_of_processes_needs_the_process() {
+    let foundation = CloudFoundry::new();
+    {
+        let mut state = foundation.state();
+        let alone = state.push("o/s/alone", &["alone.example.org"], 1);
+        state.deploy(&alone, "worker", 1);
+        let two = state.push("o/s/two", &["two.example.org"], 1);
+        state.deploy(&two, "worker", 1);
+        state.map(&two, "two.example.org", "worker");
+        // Another application has GUIDs of its own.
+        let blue = state.push("o/s/blue", &["both.example.org"], 1);
+        let green = state.push("o/s/green", &["both.example.org"], 1);
+        assert_ne!(blue, green);
+    }
+    let running = Running::new(&foundation, AS_ADMIN);
+    let snapshot = running.first().await;
+    let targets = snapshot.targets().iter();
+    let by_process: BTreeMap<_, _> = targets
+        .map(|it| (it.get("app_name").unwrap(), it.get("__meta_cf_by_process")))
+        .collect();
+    let expected = [
+        ("alone", None),
+        ("blue", None),
+        ("green", None),
+        ("two", Some("true")),
+    ];
+    assert_eq!(by_process, expected.into());
+}
+
+#[tokio::test]
+async fn a_wildcard_route_is_asked_at_a_host_of_its_own_if_there_is_no_other() {
+    let foundation = CloudFoundry::new();
+    let guid = foundation.push("o/s/wild", &["*.wild.example.org/api"], 1);
+    let running = Running::new(&foundation, AS_ADMIN);
+    let expected = format!("https://{guid}.wild.example.org/api/metrics 0");
+    assert_eq!(urls(running.first().await.targets()), [expected]);
+    foundation.state().map(&guid, "tame.example.org", "web");
+    let settled = running.settled().await;
+    assert_eq!(settled, ["https://tame.example.org/metrics 0"]);
+}
+
+#[tokio::test]
 async fn several_paths_of_an_instance_are_told_apart_and_several_selectors_share_nothing() {
     let foundation = example();
     let keys = "[[select]]\napplication = \"shop\"\norganization = \"test\"\npath = [\"/a\", \"/b\"]\n\

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use metrifold_base::BuildError;
+use metrifold_base::{BuildError, Problems};
 use metrifold_codec::remote_write::CompanionBounds;
 use metrifold_model::Signal;
 use metrifold_queue::QueueConfig;
@@ -28,6 +28,9 @@ pub trait BuildSource<P: Plane> {
 
 /// Builds a transform of a plane.
 pub trait BuildTransform<P: Plane> {
+    /// Reports what the plane requires of the configuration, where a transform may work in several.
+    fn validate_for_plane(&self, _problems: &mut Problems) {}
+
     /// Makes the transform.
     ///
     /// # Errors
@@ -135,6 +138,21 @@ impl TransformPorts<'_> {
             Signal::Queries => self.queries.is_some(),
             Signal::Rules => self.rules.is_some(),
         }
+    }
+
+    /// Reports what the plane of this signal requires of the configuration.
+    pub(crate) fn validate(&self, signal: Signal, problems: &mut Problems) {
+        match signal {
+            Signal::Metrics => validate(self.metrics, problems),
+            Signal::Queries => validate(self.queries, problems),
+            Signal::Rules => validate(self.rules, problems),
+        }
+    }
+}
+
+fn validate<P: Plane>(transform: Option<&dyn BuildTransform<P>>, problems: &mut Problems) {
+    if let Some(transform) = transform {
+        transform.validate_for_plane(problems);
     }
 }
 

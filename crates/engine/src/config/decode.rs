@@ -14,9 +14,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
 
 use metrifold_base::Problem;
-use metrifold_base::keys::{Entry, Listed, list};
+use metrifold_base::keys::{Entry, Keys, Listed, list};
 
 use super::path::{KeyPath, Step, Under};
+use super::tables::RootKeys;
 use super::{suggest, words};
 
 /// The most errors that are reported for one table.
@@ -269,7 +270,12 @@ fn describe(
                 path: around.before_removal(removed).to_string(),
                 message: format!("unknown key `{key}`"),
                 span,
-                help: Some(choices(key, expected, "known keys")),
+                help: Some(match is_of_the_file(key) {
+                    true => {
+                        format!("move `{key}` to the top of the file, in front of its first table")
+                    }
+                    false => choices(key, expected, "known keys"),
+                }),
             };
         }
         Complaint::UnknownValue(value, expected) => (
@@ -284,6 +290,11 @@ fn describe(
         span: path.locate(table, Under::Value),
         help,
     }
+}
+
+/// Whether it is a key of the file, which in TOML ends up in whichever table it stands behind.
+fn is_of_the_file(key: &str) -> bool {
+    list(RootKeys::ENTRIES).iter().any(|it| it.name == key)
 }
 
 /// Help text with the most similar name, or with all names.

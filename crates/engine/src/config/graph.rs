@@ -8,9 +8,11 @@ mod twice;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use metrifold_base::Problems;
 use metrifold_model::{Kind, Signal};
 
-use super::components::Node;
+use super::components::{AnyConfig, Node};
+use super::decode::Finding;
 use super::diagnostic::{Diagnostic, Severity};
 
 /// An output of a component.
@@ -96,6 +98,7 @@ pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<Outp
     }
     cycles::check(&graph, found);
     graph.check_signals(found);
+    graph.check_transforms(found);
     if !found
         .iter()
         .any(|diagnostic| diagnostic.severity == Severity::Error)
@@ -152,8 +155,17 @@ impl Graph<'_> {
         }
     }
 
-    /// The signals that every component sends, derived from the signals that reach it.
+    /// The signals that every component sends, derived from the signals that reach it. What is not
+    /// known is taken for all that is possible.
     fn flows(&self) -> Vec<Signals> {
+        self.flows_from(|at, node| {
+            node.kind == Kind::Source || node.config.is_none() || self.uncertain.contains(&at)
+        })
+    }
+
+    /// The signals that every component sends, if the components that `begins` names send all that
+    /// they can.
+    fn flows_from(&self, begins: impl Fn(usize, &Node) -> bool) -> Vec<Signals> {
         let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
         for edge in &self.edges {
             consumers[edge.from].push(edge.to);
@@ -161,8 +173,7 @@ impl Graph<'_> {
         let mut flows = vec![0; self.nodes.len()];
         let mut changed = VecDeque::new();
         for (at, node) in self.nodes.iter().enumerate() {
-            let known = node.config.is_some() && !self.uncertain.contains(&at);
-            if node.kind == Kind::Source || !known {
+            if begins(at, node) {
                 flows[at] = accepted(node);
                 changed.push_back(at);
             }
@@ -223,6 +234,32 @@ impl Graph<'_> {
                 );
             } else {
                 readers.insert(port, edge);
+            }
+        }
+    }
+
+    /// Reports what transforms lack in the planes of the signals that reach them for certain.
+    fn check_transforms(&self, found: &mut Vec<Diagnostic>) {
+        let flows = self.flows_from(|_, node| node.kind == Kind::Source && node.config.is_some());
+        for (node, flow) in self.nodes.iter().zip(flows) {
+            let Some(AnyConfig::Transform(config)) = &node.config else {
+                continue;
+            };
+            let ports = config.ports();
+            let reach = Signal::ALL.into_iter().filter(|it| flow & bit(*it) != 0);
+            // What one plane lacks, the others may lack as well: told once.
+            let mut lacks = reach.map(|signal| {
+                let mut problems = Problems::new(false);
+                ports.validate(signal, &mut problems);
+                problems.into_list()
+            });
+            let lacks = lacks.find(|problems| !problems.is_empty());
+            for problem in lacks.into_iter().flatten() {
+                let finding = Finding::from(problem);
+                let message = finding.describe(&full_name(node));
+                let mut diagnostic = Diagnostic::error(message).at(node.place.clone());
+                diagnostic.help = finding.help;
+                found.push(diagnostic);
             }
         }
     }

@@ -7,7 +7,15 @@ pub(crate) fn of(message: &str) -> String {
         .iter()
         .find_map(|start| message.strip_prefix(start)?.rsplit_once(", expected "));
     match parts {
-        Some((found, expected)) => format!("must be {}, not {}", thing(expected), kind(found)),
+        Some((found, expected)) => {
+            let thing = thing(expected);
+            let kind = match kind(found) {
+                // It fails only for its size.
+                "a number" if thing.starts_with("a whole number") => "such a large one",
+                kind => kind,
+            };
+            format!("must be {thing}, not {kind}")
+        }
         None => message.to_owned(),
     }
 }
@@ -32,9 +40,10 @@ fn thing(expected: &str) -> &str {
 /// Kind of the value that was found; the value itself may be a secret.
 fn kind(found: &str) -> &str {
     let kinds = [
+        ("integer `0`", "0"),
         ("integer `-", "a negative number"),
         ("integer ", "a number"),
-        ("floating point ", "a number"),
+        ("floating point ", "a decimal number"),
         ("boolean ", "true or false"),
         ("string ", "a text"),
         ("sequence", "a list"),
@@ -60,6 +69,18 @@ mod tests {
             (
                 "invalid value: integer `-1`, expected usize",
                 "must be a whole number, 0 or above, not a negative number",
+            ),
+            (
+                "invalid type: floating point `5.5`, expected usize",
+                "must be a whole number, 0 or above, not a decimal number",
+            ),
+            (
+                "invalid value: integer `70000`, expected u16",
+                "must be a whole number, 0 or above, not such a large one",
+            ),
+            (
+                "invalid value: integer `0`, expected a nonzero usize",
+                "must be a whole number, 1 or above, not 0",
             ),
             (
                 "invalid type: string \"a, expected b\", expected a sequence",

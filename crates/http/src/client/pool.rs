@@ -159,6 +159,11 @@ impl Line {
     pub(super) async fn new(io: BoxIo) -> hyper::Result<Box<Self>> {
         let handshake = Builder::new()
             .max_buf_size(BUFFER)
+            // As lenient as the client of Go, with which these servers may have been tried out only. How
+            // long an answer is must be clear in any case.
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
             .handshake(TokioIo::new(io));
         let (sender, connection) = handshake.await?;
         Ok(Box::new(Self {

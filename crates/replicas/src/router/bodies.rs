@@ -46,6 +46,12 @@ pub(super) async fn start(mut body: Body, most: usize) -> Result<Start, BoxError
     Ok(Start::More(Body::stream(Prefixed { read, body })))
 }
 
+/// A body whose beginning has been read.
+pub(super) fn prefixed(read: Bytes, body: Body) -> Body {
+    let read = [read].into();
+    Body::stream(Prefixed { read, body })
+}
+
 fn joined(mut read: VecDeque<Bytes>) -> Bytes {
     if read.len() <= 1 {
         return read.pop_front().unwrap_or_default();

@@ -312,7 +312,9 @@ fn part_of(query: &Prepared, ranged: &Ranged, part: Steps) -> Prepared {
     let mut form = Form::parse(&ranged.form.to_string()).unwrap_or_default();
     let seconds =
         |millis: i64| format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000));
-    for (name, time) in [("start", part.start), ("end", part.last)] {
+    // A whole query is sent as it is: Prometheus says more about one that ends between two steps.
+    let times = [("start", part.start), ("end", part.last)];
+    for (name, time) in times.into_iter().filter(|_| part != ranged.steps) {
         form.remove(name);
         form.add(name, &seconds(time));
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue,
     TRANSFER_ENCODING,
@@ -12,14 +11,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use metrifold_base::locked;
-use metrifold_http::{Body, Response, body};
-use metrifold_model::{Rejection, RejectionKind};
+use metrifold_http::Response;
+use metrifold_model::Rejection;
 
-use crate::merge::merge;
+use crate::merge::{Flaw, Merging, Reader, Unread, missing, told};
+use crate::range::Parameters;
 use crate::replica::Replica;
 use crate::time::epoch_ms;
 
 use super::Router;
+use super::bodies::{Start, prefixed, start};
 use super::query::Prepared;
 
 /// Endpoints whose answers can be merged.
@@ -30,14 +31,15 @@ const MERGEABLE: [&str; 4] = [
     "/api/v1/labels",
 ];
 
-/// An answer with its whole body.
-struct Whole {
-    head: response::Parts,
-    body: Bytes,
+/// What a replica has answered.
+enum Told {
+    /// An answer that can be merged, read up to its first series.
+    Mergeable(response::Parts, Box<Reader>),
+    /// Another answer, and why it cannot be merged.
+    Other(Response, String),
+    /// Nothing, for this reason.
+    Failed(String),
 }
-
-/// Index of a replica, and its answer.
-type Told = (usize, Result<Whole, String>);
 
 impl Router {
     /// Whether a query goes to several replicas.
@@ -51,7 +53,7 @@ impl Router {
     }
 
     /// Answers a query from several replicas. `None` if fewer than two are eligible, or none has
-    /// answered with data.
+    /// answered.
     pub(super) async fn merged(
         self: &Arc<Self>,
         query: &mut Prepared,
@@ -65,71 +67,79 @@ impl Router {
         query
             .headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let answers = self.ask_all(query, &replicas).await;
-        let mut missing = Vec::new();
-        let mut good = Vec::new();
-        for (replica, answer) in replicas.iter().zip(answers) {
-            match answer {
-                Some(Ok(whole)) if whole.head.status == StatusCode::OK => {
-                    good.push((replica.name.clone(), whole));
+        let told = self.ask_all(query, &replicas).await;
+        let mut head = None;
+        let mut answers: Vec<(Arc<str>, Reader)> = Vec::new();
+        let mut other = None;
+        let mut warnings = Vec::new();
+        for (replica, told) in replicas.iter().zip(told) {
+            let name = &replica.name;
+            let told = told.unwrap_or_else(|| Told::Failed("did not answer in time".into()));
+            match told {
+                Told::Mergeable(parts, reader) => match answers.first() {
+                    Some((_, best)) if !best.shape.fits(&reader.shape) => {
+                        warnings.push(missing(name, "sent an answer of another type"));
+                    }
+                    _ => {
+                        head.get_or_insert(parts);
+                        answers.push((name.clone(), *reader));
+                    }
+                },
+                Told::Other(answer, reason) => {
+                    other.get_or_insert((name, answer));
+                    warnings.push(missing(name, &reason));
                 }
-                // An error of the query is the same at every replica.
-                Some(Ok(whole)) if whole.head.status.is_client_error() => {
-                    return Some(Ok(Response::from_parts(whole.head, whole.body.into())));
-                }
-                _ => missing.push(replica.name.to_string()),
+                Told::Failed(reason) => warnings.push(missing(name, &reason)),
             }
         }
-        if good.is_empty() {
-            return None;
-        }
-        let names: Vec<&str> = good.iter().map(|(name, _)| &**name).collect();
-        let names = names.join(", ");
-        let bodies: Vec<Bytes> = good.iter().map(|(_, whole)| whole.body.clone()).collect();
-        let (_, best) = good.swap_remove(0);
-        // Off the workers: large answers take a while.
-        let merging = tokio::task::spawn_blocking(move || {
-            let texts: Vec<&[u8]> = bodies.iter().map(|body| &body[..]).collect();
-            merge(&texts, &missing)
-        });
-        let text = match merging.await {
-            Ok(Some(text)) => Bytes::from(text),
-            Ok(None) => best.body,
-            Err(error) => {
-                let reason = format!("sink {}: answers cannot be merged: {error}", self.id);
-                return Some(Err(Rejection::new(RejectionKind::Internal, reason)));
-            }
+        let Some(mut head) = head else {
+            // An error of the query is the same at every replica.
+            return other.map(|(name, answer)| Ok(self.mark(answer, name, false)));
         };
-        let mut head = best.head;
+        let names: Vec<&str> = answers.iter().map(|(name, _)| &**name).collect();
+        let names = names.join(", ");
+        let merging = Merging {
+            answers,
+            warnings,
+            most: self.keys.merge.max_bytes.bytes(),
+            wait: self.keys.merge.wait.0,
+            limit: limit(query),
+        };
+        // Until its beginning is known, the query can go to one replica instead.
+        let body = start(merging.into_body(), self.keys.retry.answer_bytes.bytes()).await;
+        let body = match body.ok()? {
+            Start::Whole(whole) => whole.into(),
+            Start::More(body) => body,
+        };
         for name in [CONTENT_ENCODING, CONTENT_LENGTH, ETAG, TRANSFER_ENCODING] {
             head.headers.remove(name);
         }
         let json = HeaderValue::from_static("application/json");
         head.headers.insert(CONTENT_TYPE, json);
-        let answer = Response::from_parts(head, Body::from(text));
+        let answer = Response::from_parts(head, body);
         Some(Ok(self.mark(answer, &names, false)))
     }
 
-    /// Sends a query to all replicas at once. After the first answer, the others get `merge.wait`.
+    /// Sends a query to all replicas at once. After the first answer has begun, the others get
+    /// `merge.wait`.
     async fn ask_all(
         self: &Arc<Self>,
         query: &Prepared,
         replicas: &[Arc<Replica>],
-    ) -> Vec<Option<Result<Whole, String>>> {
-        let mut asking: JoinSet<Told> = JoinSet::new();
+    ) -> Vec<Option<Told>> {
+        let mut asking: JoinSet<(usize, Told)> = JoinSet::new();
         for (at, replica) in replicas.iter().enumerate() {
             let (router, replica, query) = (self.clone(), replica.clone(), query.copy());
-            asking.spawn(async move { (at, router.whole(&query, &replica).await) });
+            asking.spawn(async move { (at, router.opened(&query, &replica).await) });
         }
-        let mut answers: Vec<Option<Result<Whole, String>>> =
-            replicas.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<Told>> = replicas.iter().map(|_| None).collect();
         let mut until = query.deadline;
         loop {
             tokio::select! {
                 biased;
                 told = asking.join_next() => match told {
                     Some(Ok((at, answer))) => {
-                        if answer.is_ok() {
+                        if !matches!(answer, Told::Failed(_)) {
                             until = until.min(Instant::now() + self.keys.merge.wait.0);
                         }
                         answers[at] = Some(answer);
@@ -143,22 +153,46 @@ impl Router {
         }
     }
 
-    async fn whole(
-        self: &Arc<Self>,
-        query: &Prepared,
-        replica: &Arc<Replica>,
-    ) -> Result<Whole, String> {
+    /// Sends a query to a replica, and reads the beginning of its answer.
+    async fn opened(self: &Arc<Self>, query: &Prepared, replica: &Arc<Replica>) -> Told {
         let sent = self.attempt(query, replica, query.whole_body()).await;
-        let answer = sent.map_err(|failure| match failure.answer(&self.id) {
-            Ok(answer) => format!("status {}", answer.status().as_u16()),
-            Err(rejection) => rejection.reason,
-        })?;
+        let answer = match sent.map_err(|failure| failure.answer(&self.id)) {
+            Ok(answer) => answer,
+            Err(Ok(answer)) => {
+                return Told::Failed(format!("answered {}", answer.status().as_u16()));
+            }
+            Err(Err(rejection)) => {
+                return Told::Failed(format!("did not answer ({})", rejection.reason));
+            }
+        };
+        let status = answer.status();
+        if status != StatusCode::OK {
+            let reason = format!("answered {}", status.as_u16());
+            return match status.is_server_error() {
+                true => Told::Failed(reason),
+                false => Told::Other(answer, reason),
+            };
+        }
         let (head, body) = answer.into_parts();
-        let most = self.keys.merge.max_bytes.bytes();
-        let left = query.deadline.saturating_duration_since(Instant::now());
-        let body = body::read(body, None, most, left)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(Whole { head, body })
+        match Reader::open(body, self.keys.merge.max_bytes.bytes()).await {
+            Ok(reader) => Told::Mergeable(head, Box::new(reader)),
+            Err(Unread {
+                flaw: Flaw::Broke(error),
+                ..
+            }) => Told::Failed(told(&Flaw::Broke(error))),
+            Err(Unread { flaw, read, rest }) => {
+                let answer = Response::from_parts(head, prefixed(read.freeze(), rest));
+                Told::Other(answer, told(&flaw))
+            }
+        }
     }
+}
+
+/// The query's parameter `limit`, which holds for the merged answer, too.
+fn limit(query: &Prepared) -> Option<usize> {
+    let url = query.target.split_once('?').map(|(_, text)| text);
+    let form = query.form_text().map(str::as_bytes);
+    let limit = Parameters::read(url, form).get("limit")?.parse().ok()?;
+    // 0 is no limit.
+    Some(limit).filter(|limit| *limit > 0)
 }

@@ -76,9 +76,10 @@ const OWN: [&str; 9] = [
 ];
 
 /// Whether a path belongs to one replica alone. The user interface does, since versions differ in
-/// the files of its pages.
+/// the files of its pages, and so does federation: whoever scrapes it would see samples of another
+/// replica as older ones of the same series.
 fn is_own(path: &str) -> bool {
-    let api = path.starts_with("/api/") || path == "/federate";
+    let api = path.starts_with("/api/");
     !api || OWN.iter().any(|own| path.starts_with(own))
 }
 

@@ -689,6 +689,44 @@ async fn answers_of_several_are_merged_and_one_that_is_missing_is_told() {
 }
 
 #[tokio::test]
+async fn a_good_answer_is_merged_whatever_another_replica_refuses() {
+    // Of an older version, which does not know the function.
+    let old = serve(answers(400, "unknown function"));
+    let one = serve(range("[1,\"1\"]"));
+    let router = router("strategy = \"merge\"", &[&old.url, &one.url]);
+    let ask = || Ask {
+        uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
+        ..ask()
+    };
+    probed(&router, async {
+        let (status, text, served) = asked(&router, ask()).await;
+        assert_eq!((status, served), (200, one.url.clone()), "{text}");
+        assert!(
+            text.contains(&format!("replica {} answered 400", old.url)),
+            "{text}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn federation_keeps_to_one_replica() {
+    let replicas = [serve(answers(200, "x 1")), serve(answers(200, "x 2"))];
+    let router = router("", &[&replicas[0].url, &replicas[1].url]);
+    let ask = || Ask {
+        uri: Uri::from_static("/federate?match[]=x"),
+        ..ask()
+    };
+    probed(&router, async {
+        let (_, first, _) = asked(&router, ask()).await;
+        for _ in 0..20 {
+            assert_eq!(asked(&router, ask()).await.1, first);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_status_page_shows_each_replica_and_its_reason() {
     let good = serve(answers(200, "good"));
     let dead = nobody();

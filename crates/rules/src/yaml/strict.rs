@@ -57,6 +57,13 @@ pub(super) fn escape(source: &Source<'_>, style: ScalarStyle) -> Option<&'static
     None
 }
 
+/// The error for the name of an anchor that only YAML 1.2 allows.
+pub(super) fn anchor(name: &str) -> Option<&'static str> {
+    let is_read = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let message = "name of an anchor has other characters than letters, digits, _ and -";
+    (!name.bytes().all(is_read)).then_some(message)
+}
+
 /// The error for a key of a block mapping that is missing, or indented by a tab.
 pub(super) fn key(source: &Source<'_>) -> Option<&'static str> {
     let before = source.before();

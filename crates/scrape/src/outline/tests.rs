@@ -30,7 +30,10 @@ impl Memory {
         let keys: ScrapeKeys = toml::from_str(keys).unwrap();
         let settings = Arc::new(Settings::new(&keys, "source").unwrap());
         let found: Target = Arc::new([("__address__", "a:1")].into_iter().collect::<Labels>());
-        let target = target::make(&settings, &Plain, &[found]).pop().unwrap().1;
+        let target = target::make(&settings, &Plain, &[found], 0)
+            .pop()
+            .unwrap()
+            .1;
         Self {
             settings,
             target: target.unwrap(),
@@ -170,7 +173,10 @@ fn what_else_decides_about_series_makes_a_page_be_read_again() {
     let keys: ScrapeKeys = toml::from_str("job = 'other'").unwrap();
     let settings = Settings::new(&keys, "source").unwrap();
     let found: Target = Arc::new([("__address__", "a:1")].into_iter().collect::<Labels>());
-    let target = target::make(&settings, &Plain, &[found]).pop().unwrap().1;
+    let target = target::make(&settings, &Plain, &[found], 0)
+        .pop()
+        .unwrap()
+        .1;
     memory.target = target.unwrap();
     assert!(
         !memory

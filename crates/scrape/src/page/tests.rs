@@ -23,7 +23,10 @@ fn taken(keys: &str, format: Format, text: &str, known: &mut Known) -> Result<Ta
     let keys: ScrapeKeys = toml::from_str(keys).unwrap();
     let settings = Arc::new(Settings::new(&keys, "source").unwrap());
     let found: Target = Arc::new([("__address__", "a:1")].into_iter().collect::<Labels>());
-    let target = target::make(&settings, &Plain, &[found]).pop().unwrap().1;
+    let target = target::make(&settings, &Plain, &[found], 0)
+        .pop()
+        .unwrap()
+        .1;
     let page = Page {
         text: Bytes::from(text.to_owned()),
         format,

@@ -251,16 +251,20 @@ fn list_or_stats(state: &State, path: &str, query: &str) -> Reply {
         );
         return error(400, 10005, "CF-BadQueryParameter", &detail);
     }
-    let include = query.get("include").map_or("", String::as_str);
+    let asked = |name: &str| query.get(name).filter(|_| !manner.lax);
+    let include = asked("include").map_or("", String::as_str);
     let can_include = match path {
         "/v3/apps" => ["", "space", "space.organization"].contains(&include),
         "/v3/routes" => ["", "domain", "space", "space.organization"].contains(&include),
         _ => include.is_empty(),
     };
-    let embed = query.get("embed").map_or("", String::as_str);
+    let embed = asked("embed").map_or("", String::as_str);
     if !can_include || !["", "process_instances"].contains(&embed) {
         let detail = "The query parameter is invalid: Invalid included resource";
         return error(400, 10005, "CF-BadQueryParameter", detail);
+    }
+    if let (Some(status), "/v3/service_route_bindings") = (manner.no_route_bindings, path) {
+        return error(status, 10000, "CF-NotFound", "Unknown request");
     }
     let number = |name: &str, default: usize| match query.get(name) {
         Some(text) => text.parse().ok().filter(|number| *number > 0),

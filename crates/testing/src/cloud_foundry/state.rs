@@ -41,6 +41,10 @@ pub struct Manner {
     pub embeds: bool,
     /// `include` is supported.
     pub includes: bool,
+    /// `include` and `embed` have no effect, as in other implementations of the API.
+    pub lax: bool,
+    /// Status of `/v3/service_route_bindings` where there is no such list.
+    pub no_route_bindings: Option<u16>,
     /// Most objects per page, whatever a request asks for.
     pub page: usize,
     /// Page number of a list, by its path, that fails with 500.
@@ -156,6 +160,8 @@ impl State {
                 broken_stats: BTreeMap::new(),
                 embeds: true,
                 includes: true,
+                lax: false,
+                no_route_bindings: None,
                 page: 5000,
                 broken_page: None,
                 revoked_in: None,

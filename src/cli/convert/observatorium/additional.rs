@@ -51,6 +51,15 @@ struct Shipped {
     http_client_config: Table,
 }
 
+/// Keys of a client's credentials. Beside one of them, a user and a password in the URL are not used.
+const CREDENTIALS: [&str; 5] = [
+    "authorization",
+    "basic_auth",
+    "bearer_token",
+    "bearer_token_file",
+    "oauth2",
+];
+
 /// The sinks for a file of additional endpoints, under names that are not `used`.
 pub(super) fn sinks(
     file: &Path,
@@ -75,7 +84,18 @@ pub(super) fn sinks(
             "inputs" => vec!["tenant"],
             "required" => false,
         };
-        endpoint(&mut sink, "endpoint", url, &name, notes);
+        match CREDENTIALS.iter().any(|key| client.contains_key(*key)) {
+            true => {
+                let (plain, credentials) = without_credentials(url);
+                sink.insert("endpoint".to_owned(), plain.into());
+                if credentials {
+                    notes.add(format!(
+                        "the user in the url of {name} is not converted, as http_client_config has other credentials"
+                    ));
+                }
+            }
+            false => endpoint(&mut sink, "endpoint", url, &name, notes),
+        }
         convert_client(client, &mut sink, &name, notes);
         sinks.push((name, sink));
     };
@@ -83,15 +103,17 @@ pub(super) fn sinks(
         Additional::Proposed(proposed) => {
             for endpoint in proposed.endpoints {
                 let tls = endpoint.tls_config.map(|tls| {
-                    let files = [
-                        ("ca_file", tls.ca),
-                        ("cert_file", tls.cert),
-                        ("key_file", tls.key),
-                    ];
-                    let files = files.into_iter();
-                    let files =
-                        files.filter_map(|(key, file)| Some((key.to_owned(), file?.into())));
-                    ("tls_config".to_owned(), Table::from_iter(files).into())
+                    let values = [("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)];
+                    let values = values.into_iter().filter_map(|(key, value)| {
+                        let value = value?;
+                        // The proposal leaves open whether it is a file or what stands in one.
+                        let key = match value.contains("-----BEGIN") {
+                            true => key.to_owned(),
+                            false => format!("{key}_file"),
+                        };
+                        Some((key, value.into()))
+                    });
+                    ("tls_config".to_owned(), Table::from_iter(values).into())
                 });
                 let client = Table::from_iter(tls);
                 add(&endpoint.name, &endpoint.url, client, notes);
@@ -148,19 +170,18 @@ fn convert_client(client: Table, table: &mut Table, owner: &str, notes: &mut Not
             ("authorization", Value::Table(own)) => {
                 let keys = ["type", "credentials_file"];
                 let own = kept(own, &key, &keys, &["credentials"], owner, notes);
-                authorize(table, own);
+                table.insert(key, own.into());
             }
             ("bearer_token", Value::String(_)) => {
-                let secret = notes.variable(owner, "credentials");
-                authorize(table, table! { "credentials" => secret });
+                let own = table! { "credentials" => notes.variable(owner, "credentials") };
+                table.insert("authorization".to_owned(), own.into());
             }
             ("bearer_token_file", Value::String(file)) => {
-                authorize(table, table! { "credentials_file" => file });
+                let own = table! { "credentials_file" => file };
+                table.insert("authorization".to_owned(), own.into());
             }
             ("oauth2", Value::Table(own)) => {
                 let own = oauth2(own, owner, notes);
-                // A user and a password in the URL are used only where nothing else is.
-                table.remove("basic_auth");
                 table.insert(key, own.into());
             }
             ("tls_config", Value::Table(own)) => {
@@ -173,12 +194,6 @@ fn convert_client(client: Table, table: &mut Table, owner: &str, notes: &mut Not
             _ => notes.add(format!("{key} of {owner} is not converted")),
         }
     }
-}
-
-/// Sets `authorization`, in whose presence a user and a password in the URL are not used.
-fn authorize(table: &mut Table, own: Table) {
-    table.remove("basic_auth");
-    table.insert("authorization".to_owned(), own.into());
 }
 
 /// The keys of a table that are known, with variables for its `secrets`.

@@ -108,12 +108,14 @@ impl Face {
     }
 
     fn read(&self, of: Vec<Arc<Snapshot>>) -> Catalogue {
-        let found = of.iter().flat_map(|it| it.targets()).cloned();
-        let found: Vec<Target> = found.collect();
-        let candidates = self.parts.scrapes.candidates(&found);
-        let mut entries = Vec::with_capacity(found.len());
+        let found = of.iter().enumerate().flat_map(|(inlet, snapshot)| {
+            let targets = snapshot.targets();
+            let candidates = self.parts.scrapes.candidates(targets, inlet);
+            targets.iter().cloned().zip(candidates)
+        });
+        let mut entries = Vec::new();
         let mut by_instance: HashMap<(String, String), Vec<usize>> = HashMap::new();
-        for (discovered, candidate) in found.into_iter().zip(candidates) {
+        for (discovered, candidate) in found {
             let get = |name: &str| discovered.get(name).map(str::to_owned);
             let (Some(candidate), Some(app), Some(number)) = (
                 candidate,

@@ -65,10 +65,11 @@ fn groups<'a>(catalogue: &'a Catalogue, address: &str, keys: &ExposeKeys) -> Vec
             labels: labels.map(|name| (name, OWN_PATH.to_owned())).into(),
         });
     }
-    if keys.is_encrypted() {
-        // Otherwise the program that pulls decides: a proxy in front of this endpoint may use TLS.
+    if let Some(scheme) = keys.scheme() {
         for group in &mut groups {
-            group.labels.insert("__scheme__", "https".to_owned());
+            group
+                .labels
+                .insert("__scheme__", scheme.as_str().to_owned());
         }
     }
     groups
@@ -126,12 +127,21 @@ mod tests {
     }
 
     #[test]
-    fn targets_behind_tls_are_asked_by_https() {
+    fn targets_are_asked_by_the_protocol_of_the_endpoint() {
         for (keys, scheme) in [
             ("address = '127.0.0.1:1'", None),
             (
                 "address = '127.0.0.1:1'\ntls = { cert_file = 'c', key_file = 'k' }",
                 Some("https"),
+            ),
+            // A proxy in front of the endpoint ends TLS, or adds it.
+            (
+                "address = '127.0.0.1:1'\ndiscovery_scheme = 'https'",
+                Some("https"),
+            ),
+            (
+                "address = '127.0.0.1:1'\ndiscovery_scheme = 'http'\ntls = { cert_file = 'c', key_file = 'k' }",
+                Some("http"),
             ),
         ] {
             let keys: ExposeKeys = toml::from_str(keys).unwrap();

@@ -140,8 +140,23 @@ const OF_SEARCH: [&str; 11] = [
     "label",
 ];
 
+/// Parameters of metadata.
+const OF_METADATA: [&str; 2] = ["metric", "limit_per_metric"];
+
 /// Parameters by which at least one server selects series.
 pub(super) const SELECTING: [&str; 3] = ["query", "match[]", "match"];
+
+/// Whether an endpoint has a parameter of this name.
+pub(in super::super) fn has_meaning(parameter: &str) -> bool {
+    let known = [
+        &SELECTING[..],
+        &HARMLESS,
+        &OF_RULES,
+        &OF_SEARCH,
+        &OF_METADATA,
+    ];
+    known.iter().any(|names| names.contains(&parameter))
+}
 
 /// A known endpoint.
 #[derive(Debug)]
@@ -169,7 +184,7 @@ impl Endpoint {
             Expression => &["query"],
             Selectors | SelectorsOrAll => &["match[]"],
             Rules => &OF_RULES,
-            Metadata => &["metric", "limit_per_metric"],
+            Metadata => &OF_METADATA,
             Search => &OF_SEARCH,
             Alerts | Read | Open | Closed | Ui => &[],
         };

@@ -487,3 +487,92 @@ fn problems_of_queries_stand_at_their_keys() {
     let config: TenantConfig = toml::from_str("from = [{ value = 'a' }]").unwrap();
     assert!(config.make_queries().is_err(), "a label is needed");
 }
+
+const BY_PARAMETER: &str =
+    "from = [{ parameter = 'tenant_id' }, { parameter = 'namespace' }]\nlabel = 'tenant'";
+
+#[test]
+fn a_parameter_of_the_url_names_the_tenant_and_goes_no_further() {
+    let ask = |method: &str, target: &str, body: &'static str| {
+        narrowed(BY_PARAMETER, query(method, target, body))
+    };
+    for (target, expected) in [
+        (
+            "/api/v1/query?tenant_id=a&query=up&namespace=b",
+            r#"/api/v1/query?query=up{tenant="a"}"#,
+        ),
+        (
+            "/api/v1/query?query=up&tenant_id=&namespace=%61",
+            r#"/api/v1/query?query=up{tenant="a"}"#,
+        ),
+        ("/-/ready?tenant%5Fid=a", "/-/ready"),
+        (
+            "/api/v1/rules?type=alert&tenant_id=a",
+            "/api/v1/rules?type=alert",
+        ),
+        ("/api/v1/metadata?tenant_id=a", "/api/v1/metadata"),
+    ] {
+        let (narrowed, _) = ask("GET", target, "").unwrap();
+        assert_eq!(narrowed, expected, "{target}");
+    }
+    let posted = ask("POST", "/api/v1/query?tenant_id=a", "query=up").unwrap();
+    assert_eq!(posted.0, "/api/v1/query");
+    assert_eq!(posted.1, r#"query=up{tenant="a"}"#);
+    // Remote read's URL is not looked at otherwise.
+    let sent = Encoder::new().compress_vec(&[]).unwrap();
+    let mut read = query("POST", "/api/v1/read?tenant_id=a&x=y", sent);
+    transform(BY_PARAMETER).apply(&mut read).unwrap();
+    assert_eq!(read.uri, "/api/v1/read?x=y");
+}
+
+#[test]
+fn a_tenant_that_a_proxy_in_front_may_have_overlooked_is_refused() {
+    for (target, body, expected) in [
+        (
+            "/api/v1/query?tenant_id=a&query=up&tenant_id=a",
+            "",
+            "parameter tenant_id of the url: it is given more than once",
+        ),
+        (
+            "/api/v1/query?tenant_id=a",
+            "query=up&tenant_id=b",
+            "parameter \"tenant_id\" names the tenant: send it in the url, not in the body",
+        ),
+        (
+            "/api/v1/query?tenant_id=a",
+            "query=up&namespac%65=b",
+            "parameter \"namespace\" names the tenant: send it in the url, not in the body",
+        ),
+        (
+            "/api/v1/query?tenant_id=a;tenant_id=b&query=up",
+            "",
+            "query string: a semicolon is written %3B",
+        ),
+        (
+            "/api/v1/query?query=up&Tenant_id=a",
+            "",
+            "query has no tenant: it is looked for in parameter tenant_id of the url, parameter namespace of the url",
+        ),
+        (
+            "/api/v1/query?query=up&tenant_id=a%7Cb",
+            "",
+            "parameter tenant_id of the url: it names more than max_tenants_per_query = 1",
+        ),
+    ] {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let refused = narrowed(BY_PARAMETER, query(method, target, body));
+        assert_eq!(refused.unwrap_err(), format!("Invalid: {expected}"));
+    }
+}
+
+#[test]
+fn a_parameter_with_another_meaning_names_no_tenant() {
+    for name in ["query", "match[]", "limit", "metric", "file[]", ""] {
+        let keys = format!("from = [{{ parameter = '{name}' }}]\nlabel = 'tenant'");
+        let config: TenantConfig = toml::from_str(&keys).unwrap();
+        let mut problems = Problems::new(false);
+        assert!(config.compile(&mut problems).is_none(), "{name}");
+        let paths: Vec<_> = problems.into_list().into_iter().map(|p| p.path).collect();
+        assert_eq!(paths, ["from[0].parameter"], "{name}");
+    }
+}

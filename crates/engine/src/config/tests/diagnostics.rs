@@ -155,6 +155,24 @@ error: sinks.b.queue: unknown key `when_ful`
 }
 
 #[test]
+fn a_key_of_the_file_that_a_table_has_swallowed_is_sent_to_the_top() {
+    check(
+        &[&around(
+            "\n[sinks.b]\ntype = 'test_sink'\ninputs = ['in']\nendpoint = 'http://x'\ndata_dir = '/x'\n",
+        )],
+        r#"
+error: sinks.b: unknown key `data_dir`
+  --> a.toml:13:1
+   |
+13 | data_dir = '**'
+   | ^^^^^^^^
+   |
+   = help: move `data_dir` to the top of the file, in front of its first table
+"#,
+    );
+}
+
+#[test]
 fn problems_of_validation_point_at_their_keys() {
     check(
         &[&around(

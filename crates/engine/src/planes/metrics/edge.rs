@@ -6,6 +6,7 @@ mod form;
 mod gauge;
 mod input;
 mod ledger;
+mod losses;
 mod patience;
 mod push;
 
@@ -35,6 +36,7 @@ use crate::planes::metrics::Transform;
 
 use gauge::Gauge;
 use ledger::Before;
+use losses::Losses;
 
 pub use delivery::{Delivery, Trouble};
 pub use form::Form;
@@ -78,6 +80,7 @@ struct Pipe {
     /// Time at which the accounts begin.
     since: SystemTime,
     outflow: RateMeter,
+    losses: Losses,
     /// Reason why the queue is closed; unset while it is open.
     ending: OnceLock<Ending>,
     /// Exemplars and metadata that wait for later batches of their series, for sinks that send
@@ -138,7 +141,7 @@ impl Edge {
         } = config;
         let pipe = match predecessor {
             Some(edge) => edge.pipe.clone(),
-            None => Arc::new(Pipe::new(queue, required)),
+            None => Arc::new(Pipe::new(id.clone(), queue, required)),
         };
         let opened = match pipe.spill.get() {
             Some(_) => None,
@@ -270,7 +273,7 @@ impl Edge {
 }
 
 impl Pipe {
-    fn new(queue: QueueConfig, required: bool) -> Self {
+    fn new(sink: Arc<str>, queue: QueueConfig, required: bool) -> Self {
         let max = queue.memory_bytes().bytes();
         Self {
             queue: Arc::new(Queue::new(max, queue.when_full(required))),
@@ -280,6 +283,7 @@ impl Pipe {
             before: OnceLock::new(),
             since: SystemTime::now(),
             outflow: RateMeter::default(),
+            losses: Losses::new(sink),
             ending: OnceLock::new(),
             companions: Companions::default(),
         }

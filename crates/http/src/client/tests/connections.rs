@@ -228,3 +228,64 @@ async fn an_idle_connection_is_closed_after_a_while_and_sooner_if_its_server_has
         tokio::time::resume();
     }
 }
+
+#[tokio::test]
+async fn a_request_whose_kept_connection_breaks_is_sent_again_if_it_may_be() {
+    for (method, body, expected) in [
+        (Method::GET, "", Some(200)),
+        (Method::POST, "", None),
+        (Method::GET, "a body", None),
+    ] {
+        let seen = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&seen);
+        // Each connection takes one request and a half.
+        let address = raw(move |mut stream| {
+            let counted = Arc::clone(&counted);
+            async move {
+                *counted.lock().unwrap() += 1;
+                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(head).await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await;
+            }
+        })
+        .await;
+        let client = plain();
+        let uri = format!("http://{address}/").parse().unwrap();
+        let send = |method: &Method, body: &'static str| {
+            let body = Body::from(body);
+            client.request(method.clone(), &uri, HeaderMap::new(), body, LONG)
+        };
+        drop(send(&Method::GET, "").await.unwrap());
+        let answer = send(&method, body).await;
+        let status = answer.as_ref().map(|it| it.status().as_u16());
+        assert_eq!(status.ok(), expected, "{method} {body:?}: {answer:?}");
+        // A new connection that breaks is a failure.
+        assert_eq!(*seen.lock().unwrap(), 1 + u32::from(expected.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn headers_that_are_no_headers_do_not_make_an_answer_useless() {
+    for odd in [
+        "X-Long: a\r\n b",
+        "X-Blank : a",
+        "X No: a",
+        "X\u{e4}: a",
+        "no colon",
+    ] {
+        let address = raw(move |mut stream| async move {
+            let head = format!("HTTP/1.1 200 OK\r\n{odd}\r\ncontent-length: 4\r\n\r\ntext");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+        })
+        .await;
+        let uri = format!("http://{address}/").parse().unwrap();
+        let client = plain();
+        let answer = client.request(Method::GET, &uri, HeaderMap::new(), Body::empty(), LONG);
+        let answer = answer
+            .await
+            .unwrap_or_else(|error| panic!("{odd}: {error}"));
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(text, "text", "{odd}");
+    }
+}

@@ -70,6 +70,7 @@ impl Edge {
         for waiting in self.pipe.queue.end() {
             self.give_up_at_end(waiting);
         }
+        self.pipe.losses.flush(true);
         let exemplars = self.pipe.companions.give_up();
         if exemplars > 0 {
             self.metrics
@@ -89,7 +90,12 @@ impl Edge {
         if timeout(CLOSE_LIMIT, closed).await.is_err() {
             warn!(sink = %self.id, "queue on disk was not closed in time: batches that were delivered last may be delivered again");
         }
-        let queued = spill.snapshot().total.queued();
+        let snapshot = spill.snapshot();
+        for (reason, tally) in spill.newly_dropped(&snapshot) {
+            self.pipe.losses.note(reason, tally);
+        }
+        self.pipe.losses.flush(true);
+        let queued = snapshot.total.queued();
         if queued.batches > 0 {
             let size = Size(queued.bytes);
             let path = spill.path().display();

@@ -30,6 +30,10 @@ impl QueueGauge for Gauge {
         let queued = snapshot.total.queued();
         let age = |accepted| age(accepted, now_millis()).as_secs_f64();
         let stats = spill.disk().stats();
+        let dropped = spill.newly_dropped(&snapshot);
+        for (reason, tally) in &dropped {
+            self.pipe.losses.note(*reason, *tally);
+        }
         Some(DiskReading {
             samples: queued.samples,
             batches: queued.batches,
@@ -39,7 +43,7 @@ impl QueueGauge for Gauge {
             drain_seconds: spill.seconds_to_drain(queued.bytes),
             fsyncs: stats.fsyncs,
             corrupt: spill.corrupt(),
-            dropped: spill.newly_dropped(&snapshot),
+            dropped,
         })
     }
 
@@ -53,5 +57,9 @@ impl QueueGauge for Gauge {
 
     fn ledger(&self) -> Ledger {
         self.pipe.ledger()
+    }
+
+    fn upkeep(&self) {
+        self.pipe.losses.flush(false);
     }
 }

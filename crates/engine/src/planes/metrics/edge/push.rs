@@ -168,8 +168,9 @@ impl Edge {
         let Incoming { batch, ticket, .. } = incoming;
         let samples = batch.counts().map(|c| c.all_samples());
         self.metrics.discarded(reason.as_str(), samples);
-        let accounts = &self.pipe.accounts;
-        accounts.refused(batch.tenant(), tally(&batch), reason);
+        let tally = tally(&batch);
+        self.pipe.accounts.refused(batch.tenant(), tally, reason);
+        self.pipe.losses.note(reason, tally);
         if let Some(ticket) = ticket {
             ticket.report(outcome);
         }
@@ -198,6 +199,7 @@ impl Edge {
         let fate = Fate::Dropped(reason);
         let tenant = queued.batch.tenant();
         self.pipe.accounts.settled(tenant, tally, fate);
+        self.pipe.losses.note(reason, tally);
         if let Some(ticket) = ticket {
             ticket.report(Outcome::failed(text));
         }

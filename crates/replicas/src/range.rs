@@ -193,6 +193,14 @@ mod tests {
     }
 
     #[test]
+    fn the_form_takes_precedence_over_the_url() {
+        let form = &b"query=b&end=20000"[..];
+        let parameters = Parameters::read(Some("query=a&start=10000&end=1"), Some(form));
+        let read = ["query", "start", "end", "step"].map(|name| parameters.get(name));
+        assert_eq!(read, [Some("b"), Some("10000"), Some("20000"), None]);
+    }
+
+    #[test]
     fn a_query_reads_as_far_back_as_its_selectors_ranges_and_offsets_say() {
         let path = "/api/v1/query_range";
         for (query, expected) in [

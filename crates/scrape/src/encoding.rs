@@ -115,7 +115,7 @@ mod tests {
             (zstd, b"zstd"),
             (page.clone().into(), b"identity"),
             (page.clone().into(), b""),
-            // What some servers write by mistake is no encoding.
+            // Some servers name a character set here by mistake, which is no encoding.
             (page.clone().into(), b"UTF-8"),
         ] {
             let read = decode(body.clone(), Some(encoding), 4001).unwrap();

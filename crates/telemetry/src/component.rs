@@ -322,7 +322,7 @@ impl Component {
         self.recording.upkeep();
         self.received.tick();
         self.sent.tick();
-        // What the disk has dropped is counted and told although nobody reads the metrics.
+        // So that losses on disk are counted and logged although nobody reads the metrics.
         self.refresh();
         if let Some(queue) = self.queue() {
             queue.upkeep();

@@ -53,7 +53,7 @@ struct Origin {
 }
 
 impl Origin {
-    /// What the provider shares about its instances besides their labels.
+    /// The facts about instances that the provider shares besides their labels.
     fn facts(&self) -> Option<Arc<Facts>> {
         self.providers.get(self.at)?.beside()
     }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use metrifold_testing::Metrifold;
 
-use super::upstream::{CHUNKED, Upstream, caller, read_until};
+use super::upstream::{Asked, CHUNKED, Upstream, caller, read_until};
 
 /// Points of a series in a replica's answer.
 const POINTS: usize = 500;
@@ -75,19 +75,25 @@ impl Read for Chunks<'_> {
     }
 }
 
-#[test]
-fn a_replica_that_breaks_off_amid_a_merged_answer_is_told_of_at_its_end() {
-    let replicas = [Upstream::new(), Upstream::new()];
+/// A caller whose merged answer both replicas have begun, with the two requests that they got.
+fn begun_by(replicas: &[Upstream; 2]) -> (Metrifold, TcpStream, [Asked; 2]) {
     let gateway = gateway(
         &[&replicas[0], &replicas[1]],
         "retry.answer_bytes = \"1KiB\"",
     );
-    let mut caller = caller(gateway.ingest);
+    let caller = caller(gateway.ingest);
     let mut asked = replicas.each_ref().map(|it| it.asked("\r\n\r\n"));
     for (from, asked) in asked.iter_mut().enumerate() {
         asked.send(CHUNKED);
         chunk(&mut asked.stream, &begun(from)).unwrap();
     }
+    (gateway, caller, asked)
+}
+
+#[test]
+fn a_replica_that_breaks_off_amid_a_merged_answer_is_told_of_at_its_end() {
+    let replicas = [Upstream::new(), Upstream::new()];
+    let (_gateway, mut caller, asked) = begun_by(&replicas);
     let head = read_until(&mut caller, "\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     let [mut stays, breaks] = asked;
@@ -119,16 +125,7 @@ fn a_replica_that_breaks_off_amid_a_merged_answer_is_told_of_at_its_end() {
 #[test]
 fn a_merged_answer_breaks_off_only_with_the_last_replica() {
     let replicas = [Upstream::new(), Upstream::new()];
-    let gateway = gateway(
-        &[&replicas[0], &replicas[1]],
-        "retry.answer_bytes = \"1KiB\"",
-    );
-    let mut caller = caller(gateway.ingest);
-    let mut asked = replicas.each_ref().map(|it| it.asked("\r\n\r\n"));
-    for (from, asked) in asked.iter_mut().enumerate() {
-        asked.send(CHUNKED);
-        chunk(&mut asked.stream, &begun(from)).unwrap();
-    }
+    let (_gateway, mut caller, asked) = begun_by(&replicas);
     read_until(&mut caller, "\r\n\r\n");
     drop(asked);
     let mut text = Vec::new();

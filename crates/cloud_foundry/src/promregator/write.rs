@@ -1,7 +1,8 @@
 //! Writes Promregator's keys as TOML, section by section.
 
+mod values;
+
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
 use toml::Value;
 
@@ -12,6 +13,7 @@ use crate::provider::MAX_SELECTORS;
 
 use super::document::Document;
 use super::{Converted, Wrong, decrypt};
+use values::{has_variable, is_variable_port};
 
 /// Name of the provider and of the source.
 const NAME: &str = "promregator";
@@ -24,11 +26,6 @@ const LONGEST: u32 = 86_400_000;
 const CONTROL: &str = "contains a line break or a control character";
 /// Number of Promregator's endpoints.
 const ENDPOINTS: usize = 5;
-/// The most references from one value to another, one after another.
-const MAX_DEPTH: usize = 20;
-/// The most texts that are resolved, those that others refer to included.
-const MAX_REFERENCES: usize = 100_000;
-
 /// Keys without a counterpart because they are not needed, each with the reason.
 const NEEDLESS: [(&str, &str); 12] = [
     (
@@ -138,141 +135,6 @@ impl<'a> Writer<'a> {
     /// Writes a key.
     fn put(&mut self, key: &str, value: impl Into<Value>) {
         self.toml.push_str(&format!("{key} = {}\n", value.into()));
-    }
-
-    /// Takes a value, decrypted if it is encrypted, with its variables translated.
-    fn value(&mut self, path: &str) -> Option<String> {
-        let text = self.document.text(path)?;
-        self.resolve(path, &text)
-    }
-
-    fn resolve(&mut self, path: &str, text: &str) -> Option<String> {
-        self.resolve_within(path, text, 0)
-    }
-
-    /// Resolves the text at `depth` references away from the key.
-    fn resolve_within(&mut self, path: &str, text: &str, depth: usize) -> Option<String> {
-        self.references += 1;
-        if depth > MAX_DEPTH || self.references > MAX_REFERENCES {
-            self.wrong(path, "refers to itself, or to too many other values");
-            return None;
-        }
-        if let Some(digits) = text.strip_prefix("{cipher}") {
-            let plain = match self.key {
-                Some(key) => decrypt(digits.trim(), key),
-                None => Err("is encrypted: set ENCRYPT_KEY to the key".to_owned()),
-            };
-            return match plain {
-                Ok(plain) if plain.expose().contains(char::is_control) => {
-                    self.wrong(path, CONTROL);
-                    None
-                }
-                Ok(plain) => Some(escaped(plain.expose())),
-                Err(what) => {
-                    self.wrong(path, what);
-                    None
-                }
-            };
-        }
-        let mut out = String::new();
-        let mut rest = text;
-        if text.contains(char::is_control) {
-            self.wrong(path, CONTROL);
-            return None;
-        }
-        while let Some((before, behind)) = rest.split_once("${") {
-            out.push_str(&escaped(before));
-            let Some((inside, after)) = closed(behind) else {
-                self.wrong(path, "holds a ${ that is not closed");
-                return None;
-            };
-            out.push_str(&self.reference(path, inside, depth)?);
-            rest = after;
-        }
-        out.push_str(&escaped(rest));
-        Some(out)
-    }
-
-    /// The text for `${NAME}` or `${NAME:DEFAULT}`: the value of a key of the file, or a variable.
-    fn reference(&mut self, path: &str, inside: &str, depth: usize) -> Option<String> {
-        let (name, default) = match inside.split_once(':') {
-            Some((name, default)) => (name, Some(default)),
-            None => (inside, None),
-        };
-        if let Some(known) = self.whole.look(name).map(str::to_owned) {
-            return self.resolve_within(path, &known, depth + 1);
-        }
-        let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-        let is_variable =
-            name.bytes().all(plain) && name.bytes().next().is_some_and(|c| !c.is_ascii_digit());
-        let Some(default) = default else {
-            if !is_variable {
-                let what = format!("refers to {name:?}, which is not in the file");
-                self.wrong(path, what);
-                return None;
-            }
-            return Some(format!("${{{name}}}"));
-        };
-        let default = self.resolve_within(path, default, depth + 1)?;
-        if !is_variable {
-            return Some(default);
-        }
-        // Here a default is plain text up to the first brace.
-        let text = default.replace("$$", "$");
-        if has_variable(&default) || text.contains('}') {
-            let what = format!("has a default for {name} that cannot be written here: set {name}");
-            self.wrong(path, format!("{what}, and write ${{{name}}}"));
-            return None;
-        }
-        Some(format!("${{{name}:-{text}}}"))
-    }
-
-    fn flag(&mut self, path: &str) -> bool {
-        let text = self.value(path);
-        text.is_some_and(|text| self.truth(path, &text) == Some(true))
-    }
-
-    /// Reads a truth value that was resolved, as Spring does. `None` if it is empty, or wrong.
-    fn truth(&mut self, path: &str, text: &str) -> Option<bool> {
-        match text.trim().to_lowercase().as_str() {
-            "true" | "yes" | "on" | "1" => Some(true),
-            "false" | "no" | "off" | "0" => Some(false),
-            "" => None,
-            _ if has_variable(text) => {
-                self.wrong(
-                    path,
-                    "depends on a variable, which it cannot here: write true or false",
-                );
-                None
-            }
-            _ => {
-                self.wrong(path, "is neither true nor false");
-                None
-            }
-        }
-    }
-
-    /// Takes a value. An empty one counts as absent.
-    fn filled(&mut self, path: &str) -> Option<String> {
-        self.value(path).filter(|text| !text.is_empty())
-    }
-
-    /// Takes a number; 0 counts as absent.
-    fn number<T: Number>(&mut self, path: &str) -> Option<T> {
-        let text = self.value(path)?;
-        self.parse(path, &text)
-    }
-
-    fn parse<T: Number>(&mut self, path: &str, text: &str) -> Option<T> {
-        match text.trim().parse::<T>() {
-            Ok(number) => Some(number).filter(|it| *it != T::default()),
-            Err(_) => {
-                let size = size_of::<T>() * 8;
-                let what = format!("is not a whole number of at most {size} bits");
-                self.wrong(path, what);
-                None
-            }
-        }
     }
 
     /// Writes a URL that is made from a value at `path`.
@@ -763,30 +625,6 @@ fn quoted(name: &str) -> String {
         .replace('\u{7f}', "\\u007f")
 }
 
-/// A text in which a dollar sign begins no variable.
-fn escaped(text: &str) -> String {
-    text.replace('$', "$$")
-}
-
-/// Whether a text that was resolved has variables.
-fn has_variable(text: &str) -> bool {
-    text.replace("$$", "").contains("${")
-}
-
-/// Whether a text that was resolved is one variable, whose default, if it has one, is a port.
-fn is_variable_port(text: &str) -> bool {
-    let inside = text.strip_prefix("${").and_then(|it| it.strip_suffix('}'));
-    let Some(inside) = inside else {
-        return false;
-    };
-    let (name, default) = match inside.split_once(":-") {
-        Some((name, default)) => (name, Some(default)),
-        None => (inside, None),
-    };
-    let is_name = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-    is_name && default.is_none_or(|it| it.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
 /// A resolved text with `x` in place of each variable.
 fn filled_in(text: &str) -> String {
     // No value holds control characters: one stands for a dollar sign.
@@ -807,23 +645,3 @@ fn bracketed(host: &str) -> String {
         false => host.to_owned(),
     }
 }
-
-/// Splits a text at the brace that closes one before it.
-fn closed(text: &str) -> Option<(&str, &str)> {
-    let mut open = 0usize;
-    for (at, c) in text.char_indices() {
-        match c {
-            '{' => open += 1,
-            '}' if open == 0 => return Some((&text[..at], &text[at + 1..])),
-            '}' => open -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Numbers of the file.
-trait Number: FromStr + Default + PartialEq {}
-
-impl Number for u16 {}
-impl Number for u32 {}

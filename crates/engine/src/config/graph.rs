@@ -238,7 +238,7 @@ impl Graph<'_> {
         }
     }
 
-    /// Reports what transforms lack in the planes of the signals that reach them for certain.
+    /// Reports keys that transforms lack in the planes of the signals that reach them for certain.
     fn check_transforms(&self, found: &mut Vec<Diagnostic>) {
         let flows = self.flows_from(|_, node| node.kind == Kind::Source && node.config.is_some());
         for (node, flow) in self.nodes.iter().zip(flows) {
@@ -247,7 +247,7 @@ impl Graph<'_> {
             };
             let ports = config.ports();
             let reach = Signal::ALL.into_iter().filter(|it| flow & bit(*it) != 0);
-            // What one plane lacks, the others may lack as well: told once.
+            // Several planes may require the same key: the problem is reported once.
             let mut lacks = reach.map(|signal| {
                 let mut problems = Problems::new(false);
                 ports.validate(signal, &mut problems);

@@ -10,7 +10,7 @@ pub(crate) fn of(message: &str) -> String {
         Some((found, expected)) => {
             let thing = thing(expected);
             let kind = match kind(found) {
-                // It fails only for its size.
+                // Only a number that is too large fails here.
                 "a number" if thing.starts_with("a whole number") => "such a large one",
                 kind => kind,
             };

@@ -24,7 +24,7 @@ struct Series<'a> {
 }
 
 /// Points by time in milliseconds: whether the point is a histogram, and its JSON.
-type Points<'a> = BTreeMap<i64, (bool, &'a RawValue)>;
+pub(super) type Points<'a> = BTreeMap<i64, (bool, &'a RawValue)>;
 
 /// Merges the parts of a series, ordered from the best replica. A part that is not a series is left
 /// out, unless all are.
@@ -81,9 +81,9 @@ pub(crate) fn time(point: &RawValue) -> Option<i64> {
     Some((secs * 1000.0).round() as i64)
 }
 
-/// The points of the first part, the longest, with each gap filled from the part that has most points there, and
-/// what is missing then from the part that has most of that.
-fn fill(parts: Vec<Points<'_>>) -> Points<'_> {
+/// The points of the first part, the longest, with each gap filled from the part that has most points
+/// there, and what is missing then from the part that has most of that.
+pub(super) fn fill(parts: Vec<Points<'_>>) -> Points<'_> {
     let mut parts = parts.into_iter();
     let mut merged = parts.next().unwrap_or_default();
     let others: Vec<Points<'_>> = parts.collect();

@@ -12,7 +12,7 @@ use metrifold_http::Body;
 
 use super::text::{Flaw, Text, read};
 
-/// What an answer lists.
+/// The kind of items that an answer lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Names, or label sets.
@@ -54,7 +54,7 @@ pub(crate) struct Tail {
     pub(crate) infos: Vec<String>,
 }
 
-/// What a reader has read.
+/// A part of an answer, from the task that reads it to the merge.
 pub(crate) enum Message {
     Items(Vec<Item>),
     /// The answer was read to its end.

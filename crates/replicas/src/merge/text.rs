@@ -11,9 +11,9 @@ use super::reader::{Item, Message};
 /// Why an answer cannot be read any further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// It is not an answer of Prometheus' API that can be merged.
+    /// The body is not an answer of Prometheus' API that can be merged.
     Foreign,
-    /// It broke off.
+    /// The body broke off, for this reason.
     Broke(String),
     /// A part that has to be held is larger than `merge.max_bytes`.
     TooLarge,

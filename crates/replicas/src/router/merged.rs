@@ -31,7 +31,7 @@ const MERGEABLE: [&str; 4] = [
     "/api/v1/labels",
 ];
 
-/// What a replica has answered.
+/// The answer of a replica.
 enum Told {
     /// An answer that can be merged, read up to its first series.
     Mergeable(response::Parts, Box<Reader>),
@@ -85,6 +85,11 @@ impl Router {
                         answers.push((name.clone(), *reader));
                     }
                 },
+                // An error of the execution: where the data at fault is missing, the same query succeeds.
+                Told::Other(answer, _) if answer.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+                    return Some(Ok(self.mark(answer, name, false)));
+                }
+                // It may be of the replica alone: an older version does not know all functions.
                 Told::Other(answer, reason) => {
                     other.get_or_insert((name, answer));
                     warnings.push(missing(name, &reason));
@@ -93,7 +98,7 @@ impl Router {
             }
         }
         let Some(mut head) = head else {
-            // An error of the query is the same at every replica.
+            // All replicas that answered refuse the query.
             return other.map(|(name, answer)| Ok(self.mark(answer, name, false)));
         };
         let names: Vec<&str> = answers.iter().map(|(name, _)| &**name).collect();

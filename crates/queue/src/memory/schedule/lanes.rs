@@ -129,7 +129,7 @@ impl<T> TenantItems<T> {
                 }
             }
             if run.len() == before {
-                // It keeps its turn, or lanes with smaller items would pass it for ever.
+                // A lane whose item does not fit keeps its turn: lanes with smaller items would pass it for ever.
                 lane.in_turn = true;
                 self.turns.push_front(id);
                 break;

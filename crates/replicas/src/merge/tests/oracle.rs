@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::merge::fill::{Points, fill};
+
 /// An answer of Prometheus' API.
 #[derive(Deserialize)]
 struct Answer<'a> {
@@ -53,9 +55,6 @@ struct Merging<'a> {
     /// Value of an instant query with its key in JSON, from the first replica that has one.
     instant: Option<(&'static str, &'a RawValue)>,
 }
-
-/// Points by time in milliseconds: whether the point is a histogram, and its JSON.
-type Points<'a> = BTreeMap<i64, (bool, &'a RawValue)>;
 
 /// Merges answers, ordered from the best; `missing` has warnings about replicas without an answer. `None` if
 /// the answers cannot be merged: then the best one is used as it is.
@@ -194,13 +193,16 @@ fn time(point: &RawValue) -> Option<i64> {
 }
 
 impl<'a> Merging<'a> {
-    fn write(self, text: &mut String) -> Option<()> {
+    fn write(mut self, text: &mut String) -> Option<()> {
         text.push_str("{\"metric\":");
         text.push_str(self.metric?.get());
         if let Some((name, value)) = self.instant {
             text.push_str(&format!(",\"{name}\":{}", value.get()));
         }
-        let points = fill(self.parts);
+        // The longest part is the base.
+        self.parts
+            .sort_by_key(|(replica, points)| (std::cmp::Reverse(points.len()), *replica));
+        let points = fill(self.parts.into_iter().map(|(_, points)| points).collect());
         for (name, histogram) in [("values", false), ("histograms", true)] {
             let those = points.values().filter(|(it, _)| *it == histogram);
             let those: Vec<&str> = those.map(|(_, point)| point.get()).collect();
@@ -210,47 +212,5 @@ impl<'a> Merging<'a> {
         }
         text.push('}');
         Some(())
-    }
-}
-
-/// The points of the longest part, with each gap filled from the part that has most points there, and
-/// what is missing then from the part that has most of that.
-fn fill(mut parts: Vec<(usize, Points<'_>)>) -> Points<'_> {
-    // The longest part is the base: a replica that has restarted has a few points of every series.
-    parts.sort_by_key(|(replica, points)| (std::cmp::Reverse(points.len()), *replica));
-    let mut parts = parts.into_iter().map(|(_, points)| points);
-    let mut merged = parts.next().unwrap_or_default();
-    let others: Vec<Points<'_>> = parts.collect();
-    let mut missing: Vec<i64> = others.iter().flat_map(|it| it.keys().copied()).collect();
-    missing.sort_unstable();
-    missing.dedup();
-    // A part that has filled a gap has nothing left for it, so there are at most as many rounds as parts.
-    loop {
-        missing.retain(|time| !merged.contains_key(time));
-        let mut rest = &*missing;
-        let mut filled = Points::new();
-        while let Some(&first) = rest.first() {
-            // A gap ends before the next merged point.
-            let end = merged
-                .range(first..)
-                .next()
-                .map_or(i64::MAX, |(time, _)| *time);
-            let (gap, behind) = rest.split_at(rest.partition_point(|time| *time < end));
-            rest = behind;
-            let within = first..=gap.last().copied().unwrap_or(first);
-            let count = |points: &&Points<'_>| points.range(within.clone()).count();
-            // Reversed, so that of equal parts the first wins.
-            if let Some(donor) = others.iter().rev().max_by_key(count) {
-                filled.extend(
-                    donor
-                        .range(within.clone())
-                        .map(|(time, point)| (*time, *point)),
-                );
-            }
-        }
-        if filled.is_empty() {
-            return merged;
-        }
-        merged.extend(filled);
     }
 }

@@ -81,7 +81,7 @@ impl Drop for Losses {
     }
 }
 
-/// What happened, and what an operator can do about it. `None` for reasons that are reported elsewhere
+/// The cause of a loss, and the advice to the operator. `None` for reasons that are reported elsewhere
 /// or are no loss.
 fn told(reason: Reason) -> Option<(&'static str, &'static str)> {
     Some(match reason {

@@ -1,0 +1,88 @@
+//! Queries that go to several replicas.
+
+use super::*;
+
+/// An answer to a range query: one series with these points.
+fn range(points: &'static str) -> Does {
+    Box::new(move |_| {
+        Box::pin(async move {
+            let text = format!(
+                "{{\"status\":\"success\",\"data\":{{\"resultType\":\"matrix\",\"result\":[{{\"metric\":{{}},\"values\":[{points}]}}]}}}}"
+            );
+            Response::new(text.into())
+        })
+    })
+}
+
+#[tokio::test]
+async fn answers_of_several_are_merged_and_one_that_is_missing_is_told() {
+    let one = serve(range("[1,\"0\"],[2,\"2\"],[5,\"5\"]"));
+    let two = serve(range("[1,\"9\"],[3,\"3\"],[4,\"4\"]"));
+    let text = "strategy = \"merge\"\nmerge = { wait = \"50ms\" }";
+    let router = router(text, &[&one.url, &two.url]);
+    let ask = || Ask {
+        uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
+        ..ask()
+    };
+    probed(&router, async {
+        let (status, text, served) = asked(&router, ask()).await;
+        assert_eq!(status, 200);
+        let values = "[1,\"0\"],[2,\"2\"],[3,\"3\"],[4,\"4\"],[5,\"5\"]";
+        assert!(text.contains(values), "{text}");
+        assert_eq!(served, format!("{}, {}", one.url, two.url));
+        two.now(hangs());
+        let (status, text, _) = asked(&router, ask()).await;
+        assert_eq!(status, 200);
+        assert!(
+            text.contains(&format!("replica {} did not answer", two.url)),
+            "{text}"
+        );
+        assert!(!text.contains("[3,"), "{text}");
+        one.now(answers(422, "bad query"));
+        two.now(answers(422, "bad query"));
+        assert_eq!(asked(&router, ask()).await.0, 422);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_that_depends_on_the_data_is_not_hidden_by_a_replica_that_lacks_it() {
+    let lacks = serve(range(""));
+    let has = serve(answers(
+        422,
+        "vector cannot contain the same labelset twice",
+    ));
+    for urls in [[&lacks.url, &has.url], [&has.url, &lacks.url]] {
+        let router = router("strategy = \"merge\"", &urls.map(|url| &**url));
+        let ask = Ask {
+            uri: Uri::from_static("/api/v1/query_range?query=-x&start=1&end=5&step=1"),
+            ..ask()
+        };
+        probed(&router, async {
+            let (status, text, served) = asked(&router, ask).await;
+            assert_eq!((status, served), (422, has.url.clone()), "{text}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_good_answer_is_merged_though_another_replica_does_not_know_the_query() {
+    // Of an older version, which does not know the function.
+    let old = serve(answers(400, "unknown function"));
+    let one = serve(range("[1,\"1\"]"));
+    let router = router("strategy = \"merge\"", &[&old.url, &one.url]);
+    let ask = || Ask {
+        uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
+        ..ask()
+    };
+    probed(&router, async {
+        let (status, text, served) = asked(&router, ask()).await;
+        assert_eq!((status, served), (200, one.url.clone()), "{text}");
+        assert!(
+            text.contains(&format!("replica {} answered 400", old.url)),
+            "{text}"
+        );
+    })
+    .await;
+}

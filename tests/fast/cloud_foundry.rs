@@ -310,9 +310,13 @@ fn whatever_is_converted_from_promregator_is_valid() {
         picks(2),
     );
     let converted = Cell::new(0);
-    proptest!(ProptestConfig::with_cases(400), |((top, targets, named, global) in files)| {
+    proptest!(ProptestConfig::with_cases(1000), |((top, targets, named, global) in files)| {
         let mut file = table(KEYS, 1, &top);
         file.insert("loop".to_owned(), "x${loop}".into());
+        // A variable may be a port. That the one of the proxy holds none, nobody can know.
+        if file.get("server.port") == Some(&json!("${cf.proxy.host}")) {
+            file.remove("server.port");
+        }
         let targets = targets.iter().map(|it| Value::Object(table(TARGET, 0, it)));
         file.insert("promregator.targets".to_owned(), targets.collect());
         let ids = ["default", "a b", "a.b", "x\"y", "$"];

@@ -164,6 +164,9 @@ fn the_paths_are_served_where_promregator_served_them() {
         ("server.address: localhost", "127.0.0.1:8080"),
         ("server.address: 10.1.2.3", "10.1.2.3:8080"),
         ("server.address: '::1'", "[::1]:8080"),
+        ("server.address: '${A}'", "${A}:8080"),
+        ("server.address: '${A:}'", "${A:-}:8080"),
+        ("server.address: '${A:10.1.2.3}'", "${A:-10.1.2.3}:8080"),
     ] {
         let (table, _) = converted(given);
         let address = &table["sources"]["promregator"]["expose"]["address"];
@@ -393,6 +396,9 @@ fn targets_are_listed_with_the_address_and_protocol_that_promregator_has() {
         ("server.port", "'${PORT:}}'"),
         ("server.port", "'${PORT:none}'"),
         ("server.port", "'80${PORT}'"),
+        ("server.address", "'${A:}}'"),
+        ("server.address", "'${A:somewhere}'"),
+        ("server.address", "'${A}${B}'"),
     ] {
         let wrong = convert(&format!("{base}{key}: {value}\n"), None).unwrap_err();
         assert_eq!(wrong[0].key, key, "{value}");

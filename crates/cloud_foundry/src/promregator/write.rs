@@ -13,7 +13,7 @@ use crate::provider::MAX_SELECTORS;
 
 use super::document::Document;
 use super::{Converted, Wrong, decrypt};
-use values::{has_variable, is_variable_port};
+use values::{has_variable, is_variable};
 
 /// Name of the provider and of the source.
 const NAME: &str = "promregator";
@@ -486,7 +486,8 @@ impl<'a> Writer<'a> {
     fn face(&mut self, timeout: u32) {
         self.header(&format!("[sources.{NAME}.expose]"));
         let port = self.filled("server.port");
-        let port = port.and_then(|port| match is_variable_port(&port) {
+        let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+        let port = port.and_then(|port| match is_variable(&port, is_port) {
             // The platform may choose it, and pass it as a variable.
             true => Some(port),
             false => Some(self.parse::<u16>("server.port", &port)?.to_string()),
@@ -498,13 +499,13 @@ impl<'a> Writer<'a> {
             Some("localhost") => "127.0.0.1".to_owned(),
             Some(address) => bracketed(address),
         };
-        let address = format!("{address}:{port}");
-        if !has_variable(&address)
-            && let Err(what) = address.parse::<Address>()
+        let with_port = |address: &str| format!("{address}:8080").parse::<Address>();
+        if !is_variable(&address, |default| with_port(default).is_ok())
+            && let Err(what) = with_port(&address)
         {
             self.wrong("server.address", what);
         }
-        self.put("address", address);
+        self.put("address", format!("{address}:{port}"));
         self.put("timeout", format!("{timeout}ms"));
         let host = self.filled("promregator.discovery.hostname");
         let its_port = self.number::<u16>("promregator.discovery.port");

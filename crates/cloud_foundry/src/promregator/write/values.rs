@@ -161,8 +161,8 @@ pub(super) fn has_variable(text: &str) -> bool {
     text.replace("$$", "").contains("${")
 }
 
-/// Whether a text that was resolved is one variable, whose default, if it has one, is a port.
-pub(super) fn is_variable_port(text: &str) -> bool {
+/// Whether a text that was resolved is one variable, whose default, if it has one, passes the check.
+pub(super) fn is_variable(text: &str, check: impl Fn(&str) -> bool) -> bool {
     let inside = text.strip_prefix("${").and_then(|it| it.strip_suffix('}'));
     let Some(inside) = inside else {
         return false;
@@ -172,7 +172,7 @@ pub(super) fn is_variable_port(text: &str) -> bool {
         None => (inside, None),
     };
     let is_name = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-    is_name && default.is_none_or(|it| it.parse::<u16>().is_ok_and(|port| port > 0))
+    is_name && default.is_none_or(|default| !default.contains('}') && check(default))
 }
 
 /// Splits a text at the brace that closes one before it.

@@ -26,6 +26,10 @@ use super::work::{Name, Work, count};
 /// The most syntax errors of a file that are examined; nobody reads more.
 const MAX_SYNTAX_ERRORS: usize = 100;
 
+/// Note for text that looks like a variable.
+const VARIABLES: &str = "write ${NAME} or ${NAME:-default}, with letters, digits and _ in the name and no digit first; \
+     $${ is the text ${";
+
 /// Note for escape errors, which regular expressions cause most often.
 const ESCAPES: &str = "in double quotes a backslash starts an escape";
 
@@ -47,6 +51,8 @@ pub(crate) struct Document<'i> {
     pub(crate) incomplete: bool,
     /// Secret values of each file.
     pub(crate) redactions: Vec<Redactions>,
+    /// Texts of sections with further secret values.
+    pub(crate) secret: Vec<&'i str>,
 }
 
 /// A single key or a table at the top of a file that is not a component.
@@ -141,6 +147,7 @@ fn merge_divided<'i>(
     document.refused |= read.refused;
     document.read.extend(read.tables);
     document.redactions.extend(read.redactions);
+    document.secret.extend(read.secret);
     found.append(&mut errors);
     add(document, rest, found);
     true
@@ -193,6 +200,7 @@ pub(super) fn parse<'i>(
         substituted: Substituted::new(),
         removed: Vec::new(),
         unset: Vec::new(),
+        malformed: Vec::new(),
     };
     expansion.table(&mut table, &KeyPath::default());
     for (name, span) in expansion.unset {
@@ -202,6 +210,10 @@ pub(super) fn parse<'i>(
                 .at(Place::new(&file, span))
                 .with_help(format!("set it, or give a default: ${{{name}:-default}}")),
         );
+    }
+    for span in expansion.malformed {
+        let diagnostic = Diagnostic::error("${ does not begin a variable");
+        found.push(diagnostic.at(Place::new(&file, span)).with_help(VARIABLES));
     }
     Some(Parsed {
         file,
@@ -228,6 +240,7 @@ pub(crate) fn table_of<'i>(
         substituted: Substituted::new(),
         removed: Vec::new(),
         unset: Vec::new(),
+        malformed: Vec::new(),
     };
     expansion.table(&mut table, &KeyPath::default());
     let info = TableInfo::all()
@@ -243,6 +256,7 @@ struct Expansion<'e> {
     substituted: Substituted,
     removed: Vec<KeyPath>,
     unset: Vec<(String, Range<usize>)>,
+    malformed: Vec<Range<usize>>,
 }
 
 impl Expansion<'_> {
@@ -274,8 +288,11 @@ impl Expansion<'_> {
                 if !expanded.values.is_empty() {
                     self.substituted.insert(span.start, expanded.values);
                 }
+                if expanded.malformed {
+                    self.malformed.push(span);
+                }
                 *text = expanded.text.into();
-                expanded.unset.is_empty()
+                expanded.unset.is_empty() && !expanded.malformed
             }
             DeValue::Table(table) => {
                 self.table(table, path);

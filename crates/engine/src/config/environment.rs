@@ -34,6 +34,8 @@ pub(crate) struct Expanded {
     pub(crate) values: Vec<String>,
     /// Variables that are not set.
     pub(crate) unset: Vec<String>,
+    /// Whether a `${` begins neither a variable nor the reference to a group, such as `${1}`.
+    pub(crate) malformed: bool,
 }
 
 /// Part of a string.
@@ -50,8 +52,8 @@ pub(crate) enum Part<'a> {
     },
 }
 
-/// Splits a string into parts. Text that is not a reference stays: `$1` and `${1}` of relabel rules
-/// too.
+/// Splits a string into parts. Text that is not a reference is literal: `$1` and `${1}` of relabel
+/// rules too.
 pub(crate) fn parts(text: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut literal = 0;
@@ -109,6 +111,12 @@ fn reference(text: &str, dollar: usize) -> Option<(Part<'_>, usize)> {
     Some((part, from + close + 1))
 }
 
+/// Whether the text behind a `${` is the number of a group of a regular expression and a brace.
+fn is_group(behind: &str) -> bool {
+    let number = behind.split_once('}').map_or("", |(number, _)| number);
+    !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit())
+}
+
 /// Replaces the variables of a string; `None` if it has no variables.
 pub(crate) fn expand(text: &str, environment: &dyn Environment) -> Option<Expanded> {
     if !text.contains('$') {
@@ -118,10 +126,14 @@ pub(crate) fn expand(text: &str, environment: &dyn Environment) -> Option<Expand
         text: String::with_capacity(text.len()),
         values: Vec::new(),
         unset: Vec::new(),
+        malformed: false,
     };
     for part in parts(text) {
         match part {
-            Part::Literal(literal) => out.text.push_str(literal),
+            Part::Literal(literal) => {
+                out.malformed |= literal.split("${").skip(1).any(|it| !is_group(it));
+                out.text.push_str(literal);
+            }
             Part::Dollar => out.text.push('$'),
             Part::Variable { name, default } => {
                 let value = environment.variable(name);
@@ -175,13 +187,42 @@ mod tests {
     #[test]
     fn dollars_that_are_no_references_stay() {
         for same in [
-            "$1", "${1}", "a$", "${", "${}", "${a-b}", "$A", "${A", "${A:-x", "^a$|b",
+            "$1", "${1}", "${12}_t", "a$", "$A", "^a$|b", "$(A)", "$$${1}",
         ] {
-            assert_eq!(text(same), same);
+            let expanded = expand(same, &|_: &str| None).unwrap();
+            assert_eq!(expanded.text, same.replace("$$", "$"));
+            assert!(!expanded.malformed, "{same}");
         }
         assert_eq!(text("$$"), "$");
         assert_eq!(text("$${A}"), "${A}");
         assert_eq!(text("$$$1"), "$$1");
+    }
+
+    #[test]
+    fn what_looks_like_a_variable_and_is_none_is_noticed() {
+        for malformed in [
+            "${",
+            "${}",
+            "${1",
+            "${1a}",
+            "${a-b}",
+            "${a.b}",
+            "${A:=x}",
+            "${A:?x}",
+            "x${A} ${ A}",
+            "${A",
+            "${A:-x",
+            "$$${a/b}",
+            "${1}${é}",
+        ] {
+            let expanded = expand(malformed, &|_: &str| Some(String::new())).unwrap();
+            assert!(expanded.malformed, "{malformed}");
+        }
+        let expanded = expand("$${a/b} $${", &|_: &str| None).unwrap();
+        assert_eq!((&*expanded.text, expanded.malformed), ("${a/b} ${", false));
+        // Values are not looked at.
+        let expanded = expand("${A}", &|_: &str| Some("${a/b}".into())).unwrap();
+        assert!(!expanded.malformed);
     }
 
     #[test]

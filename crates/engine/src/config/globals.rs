@@ -31,6 +31,16 @@ pub(crate) struct Read {
     pub(crate) resources: Vec<Resource>,
 }
 
+impl Read {
+    /// The table, whose section may have values that must not appear in messages.
+    pub(crate) fn with_secrets(mut self, secret: bool) -> Self {
+        if let Some(own) = Arc::get_mut(&mut self.table) {
+            own.secret = secret;
+        }
+        self
+    }
+}
+
 /// Reads the single keys.
 pub(crate) fn root(globals: &[Global<'_>], found: &mut Vec<Diagnostic>) -> Option<RootKeys> {
     let mut whole = DeTable::default();
@@ -157,6 +167,7 @@ pub(crate) fn table(
             config,
             effective,
             text: None,
+            secret: false,
             files,
         }),
     })

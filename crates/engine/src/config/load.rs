@@ -19,7 +19,8 @@ use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::listeners::{self, Named};
 use super::resources::{self, Claim};
-use super::sections::{self, Divided, Sections};
+use super::secrets::Redactions;
+use super::sections::{self, Sections};
 use super::source::{self, Text};
 use super::states::States;
 use super::tables::TableInfo;
@@ -255,8 +256,14 @@ fn check(
     };
     diagnostic::sort(&mut found);
     if !found.is_empty() {
-        // Those of tables that were read, or taken over, without an error are not known yet.
-        redactions.extend(divided.iter().flatten().flat_map(Divided::redactions));
+        // Those of sections that were read, or taken over, without an error are not known yet.
+        redactions.extend(
+            document
+                .secret
+                .iter()
+                .copied()
+                .filter_map(Redactions::of_text),
+        );
     }
     // Masks secret values in all parts of all messages, whoever wrote them.
     for diagnostic in &mut found {

@@ -473,6 +473,12 @@ impl Redactions {
         Self(values)
     }
 
+    /// The secret values of a text without variables; `None` if it does not parse.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        let root = DeTable::parse(text).ok()?;
+        Some(Self::of(root.get_ref(), &Substituted::new()))
+    }
+
     /// Whether there are no values.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

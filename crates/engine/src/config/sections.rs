@@ -103,15 +103,6 @@ impl<'i> Divided<'i> {
         sections.map(|section| (section.name.into(), self.place(section)))
     }
 
-    /// Secret values of the sections, for messages.
-    pub(crate) fn redactions(&self) -> impl Iterator<Item = Redactions> {
-        self.sections.iter().filter_map(|section| {
-            let root = DeTable::parse(section.text).ok()?;
-            let redactions = Redactions::of(root.get_ref(), &Substituted::new());
-            (!redactions.is_empty()).then_some(redactions)
-        })
-    }
-
     fn place(&self, section: &Section<'_>) -> Place {
         Place::new(&self.headers, section.header.clone())
     }
@@ -226,21 +217,23 @@ pub(crate) struct Sections<'a, 'k> {
 
 /// Tables of sections.
 #[derive(Default)]
-pub(crate) struct ReadSections {
+pub(crate) struct ReadSections<'i> {
     pub(crate) tables: Vec<Read>,
-    /// Secret values of sections with errors.
+    /// Secret values of sections with errors or warnings.
     pub(crate) redactions: Vec<Redactions>,
+    /// Texts of other sections with secret values.
+    pub(crate) secret: Vec<&'i str>,
     /// Whether a section has errors, which have been reported.
     pub(crate) refused: bool,
 }
 
 impl Sections<'_, '_> {
     /// Reads the sections of a file; `None` if one of them has a syntax error.
-    pub(crate) fn read(
+    pub(crate) fn read<'i>(
         &mut self,
-        divided: &Divided<'_>,
+        divided: &Divided<'i>,
         found: &mut Vec<Diagnostic>,
-    ) -> Option<ReadSections> {
+    ) -> Option<ReadSections<'i>> {
         let mut read = ReadSections::default();
         read.tables.reserve(divided.sections.len());
         let file = &divided.headers;
@@ -268,6 +261,9 @@ impl Sections<'_, '_> {
             table.place = place;
             if simple && let Some(own) = Arc::get_mut(&mut table.table) {
                 own.text = Some(text);
+            }
+            if table.table.secret {
+                read.secret.push(section.text);
             }
             read.tables.push(table);
         }
@@ -302,6 +298,7 @@ impl Sections<'_, '_> {
     ) -> Option<Read> {
         count(Work::Parsed, section.text.len());
         let root = DeTable::parse(section.text).ok()?.into_inner();
+        let secret = !Redactions::of(&root, &Substituted::new()).is_empty();
         let (_, kind) = root.into_iter().next()?;
         let DeValue::Table(tables) = kind.into_inner() else {
             return None;
@@ -319,7 +316,8 @@ impl Sections<'_, '_> {
         };
         let mut errors = Vec::new();
         let read = globals::table(section.info, global, self.files, self.states, &mut errors);
-        read.filter(|_| errors.is_empty())
+        let read = read.filter(|_| errors.is_empty());
+        read.map(|read| read.with_secrets(secret))
     }
 
     /// Reads a section and reports its errors. The inner `None` stands for a table with errors.
@@ -327,20 +325,21 @@ impl Sections<'_, '_> {
         &mut self,
         section: &Section<'_>,
         file: &Arc<str>,
-        all: &mut ReadSections,
+        all: &mut ReadSections<'_>,
         found: &mut Vec<Diagnostic>,
     ) -> Option<Option<Read>> {
         let lines = (file, section.text, vec![section.run]);
         let parsed = document::parse(lines, self.environment, found)?;
         let mut own = Document::default();
         document::add(&mut own, parsed, found);
+        let secret = own.redactions.iter().any(|found| !found.is_empty());
         all.redactions.append(&mut own.redactions);
         let (info, global) = match own.tables.pop() {
             Some(table) => table,
             None => return Some(None),
         };
         let read = globals::table(info, global, self.files, self.states, found);
-        Some(read)
+        Some(read.map(|read| read.with_secrets(secret)))
     }
 }
 

@@ -25,10 +25,11 @@ pub(crate) type Named = Arc<[(Arc<Path>, Fingerprint)]>;
 impl<'a> States<'a> {
     /// States beside a running configuration, with the states of its files.
     pub(crate) fn beside(running: Option<(&'a Config, &'a NamedFiles)>) -> Self {
+        let known = running.map(|(_, known)| known);
         Self {
-            known: running.map(|(_, known)| known),
+            known,
             before: running.map(|(config, _)| &config.tables),
-            named: NamedFiles::new(),
+            named: NamedFiles::with_capacity(known.map_or(0, NamedFiles::len)),
         }
     }
 

@@ -240,6 +240,8 @@ pub(crate) struct Table {
     /// Print of the text that the table was read from; `None` if it depends on more than its text
     /// and its files.
     pub(crate) text: Option<Print>,
+    /// Whether that text has values that must not appear in messages.
+    pub(crate) secret: bool,
     /// Files that the table names. The table has changed if their content differs.
     pub(crate) files: Named,
 }

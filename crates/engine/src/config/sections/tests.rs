@@ -213,6 +213,34 @@ fn a_reload_takes_over_all_but_what_has_changed() {
 }
 
 #[test]
+fn secrets_of_tables_that_a_reload_takes_over_appear_in_no_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.toml");
+    let patterns = [file.display().to_string()];
+    let read = |role: &str, before: Option<&Config>| {
+        let text = format!(
+            "[tenants.a]\noidc = {{ issuer = 'https://x', client_id = 'm', login = {{ external_url = 'https://m', client_secret = 'Hush-4711' }} }}\n\
+             [roles.r]\ntenants = ['{role}']\npermissions = ['read']\n"
+        );
+        fs::write(&file, around(&text)).unwrap();
+        let states = Default::default();
+        let running = before.map(|config| (config, &states));
+        done();
+        let options = LoadOptions::default();
+        let outcome = read_beside(&patterns, &ProcessEnvironment, options, running).outcome;
+        (outcome, done()[1])
+    };
+    let first = read("a", None).0.unwrap().config;
+    for before in [None, Some(&first)] {
+        let (outcome, decoded) = read("Hush-4711", before);
+        let found = outcome.unwrap_err();
+        assert_eq!(decoded, 2 - usize::from(before.is_some()));
+        assert_eq!(found[0].message, "roles.r: there is no tenant `***`");
+        assert!(!format!("{found:?}").contains("Hush"), "{found:?}");
+    }
+}
+
+#[test]
 fn tables_of_sections_name_no_other_tables() {
     for info in TableInfo::all().into_iter().filter(|info| info.many) {
         let keys = metrifold_base::keys::list_nested(info.keys);

@@ -272,6 +272,36 @@ error: environment variable NOPE_EITHER is not set
 }
 
 #[test]
+fn text_that_looks_like_a_variable_is_an_error_and_causes_no_other() {
+    check(
+        &[&around(
+            r#"[sources.s]
+type = 'test_source'
+address = '${a/b}'
+headers = { X = 'a ${TOKEN-}' }
+"#,
+        )],
+        r#"
+error: ${ does not begin a variable
+  --> a.toml:10:11
+   |
+10 | address = '${a/b}'
+   |           ^^^^^^^^
+   |
+   = help: write ${NAME} or ${NAME:-default}, with letters, digits and _ in the name and no digit first; $${ is the text ${
+
+error: ${ does not begin a variable
+  --> a.toml:11:17
+   |
+11 | headers = { X = '***********' }
+   |                 ^^^^^^^^^^^^^
+   |
+   = help: write ${NAME} or ${NAME:-default}, with letters, digits and _ in the name and no digit first; $${ is the text ${
+"#,
+    );
+}
+
+#[test]
 fn secrets_are_shown_nowhere() {
     check(
         &[&around(

@@ -145,8 +145,14 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     expiry.abort();
     refusals.flush(true);
     let flush = move || letters.flush(FLUSH_LIMIT);
-    if !tokio::task::spawn_blocking(flush).await.unwrap_or(false) {
-        error!("dead letters were left unwritten");
+    // The task does not panic.
+    let unwritten = tokio::task::spawn_blocking(flush).await.unwrap_or_default();
+    for (sink, letters) in unwritten {
+        error!(
+            %sink, letters,
+            advice = "check the disk of data_dir, which does not answer; only the log and the ledger know of these refused series",
+            "dead letters were left unwritten"
+        );
     }
     tell(&left)
 }

@@ -276,17 +276,17 @@ struct Receiver {
 
 impl Receiver {
     async fn receive(&self, request: Request, out: &Output) -> Response {
-        let version = match negotiate(&request.headers) {
-            Ok(version) => version,
+        let (version, answered) = match negotiate(&request.headers) {
+            Ok(version) => (Some(version), self.accept(version, request, out).await),
             Err(error) => {
-                return answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string());
+                let refusal = answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string());
+                (error.version(), Err(refusal))
             }
         };
-        let accepted = self.accept(version, request, out).await;
         let (mut response, written) =
-            accepted.unwrap_or_else(|refused| (refused, Counts::default()));
+            answered.unwrap_or_else(|refused| (refused, Counts::default()));
         // A sender of 1.0 would take these headers for a partial failure (prometheus#17683).
-        if version == Version::V2 {
+        if version == Some(Version::V2) {
             Written::from(written).write(response.headers_mut());
         }
         response

@@ -199,6 +199,29 @@ fn a_full_disk_turns_senders_away_if_it_is_made_durable_later_as_well() {
     full_disk("sync = \"interval\", sync_interval = \"20ms\"");
 }
 
+/// No other file has to go: the queue's own are the only ones.
+#[test]
+fn a_queue_that_has_filled_its_disk_alone_stores_again_once_it_is_empty() {
+    const REQUEST: usize = 16 << 10;
+    let Some(volume) = Volume::mount(3 * MIB) else {
+        return;
+    };
+    let mut full = Full::new(volume.path(), "sync = \"batch\"");
+    let child = Metrifold::start(&full.config);
+    let mut sender = Sender::new(child.ingest);
+    for _ in 0..2 {
+        assert!(full.send_until_full(&mut sender, REQUEST) > 50);
+        full.expect_recovered(&child);
+        full.down.now(|_| 503);
+        until("the disk takes batches again", || {
+            let answer = sender.write(&large(full.last + 1, REQUEST));
+            (answer.status == 204).then_some(())
+        });
+        full.last += 1;
+    }
+    full.expect_recovered(&child);
+}
+
 /// Writes fail with another error than that of a full disk: files may not grow above a limit. This
 /// needs no privileges, so that the test runs everywhere.
 fn small_files(sync: &str) {

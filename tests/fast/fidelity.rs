@@ -691,6 +691,35 @@ fn a_refusal_reaches_the_sender_with_its_reason() {
 }
 
 #[test]
+fn every_refusal_of_a_2_0_request_says_that_nothing_was_written() {
+    let pipe = Pipe::new(Way::Clean, "auto", Manner::Honest);
+    let sound = series::compressed(&to_v2(&common()));
+    let cut = &sound[..sound.len() - 1];
+    let nonsense = series::peculiar_body(&[0xff; 64]);
+    // Declares 4 GiB less a byte.
+    let huge = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
+    for (encoding, body, status) in [
+        ("gzip", &*sound, 415),
+        ("snappy", cut, 400),
+        ("snappy", &nonsense, 400),
+        ("snappy", b"", 400),
+        ("snappy", &huge, 413),
+    ] {
+        for (media_type, written) in [(TYPE_2, Some([0, 0, 0])), (TYPE_1, None)] {
+            let headers = [("content-type", media_type), ("content-encoding", encoding)];
+            let reply = pipe.post(&headers, body);
+            assert_eq!(reply.status, status, "{encoding} {media_type} {body:?}");
+            let spoken = reply.speaks_of_written().then(|| reply.written());
+            assert_eq!(spoken.flatten(), written, "{media_type} {}", reply.text());
+        }
+    }
+    let unknown = "application/x-protobuf;proto=other.Message";
+    let reply = pipe.post(&[("content-type", unknown)], &sound);
+    assert_eq!(reply.status, 415);
+    assert!(!reply.speaks_of_written(), "{:?}", reply.headers);
+}
+
+#[test]
 fn a_damaged_body_is_refused_by_whoever_looks_first() {
     let headers = sender_headers(TYPE_1, "0.1.0");
     let damaged = series::compressed(&to_v1(&common()));

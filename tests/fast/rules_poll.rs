@@ -277,8 +277,51 @@ fn a_tenants_rules_are_changed_from_the_command_line() {
         code == 1 && said.contains("2:3: groups[0]: unknown key"),
         "{said}"
     );
+    // What concerns no key is told without one.
+    fs::write(&file, "nothing: []\n").unwrap();
+    let (_, said) = rules_command(&["put", "alerts", path]);
+    assert!(said.starts_with("1:1: unknown key"), "{said}");
+    // In a URL, these would name all files.
+    for name in [".", "..", ""] {
+        write("three");
+        for change in [&["delete", name][..], &["put", name, path], &["get", name]] {
+            let (code, said) = rules_command(change);
+            assert!(
+                code == 1 && said.contains("is not the name of a file"),
+                "{change:?}: {said}"
+            );
+        }
+    }
+    assert_eq!(rules_command(&["get", "alerts"]), (0, rules("one")));
     assert_eq!(rules_command(&["delete", "alerts"]).0, 0);
     assert_eq!(rules_command(&["delete", "alerts"]).0, 1);
+}
+
+#[test]
+fn success_of_another_program_than_the_api_is_none_for_the_command_line() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("rules.yaml");
+    fs::write(&file, rules("one")).unwrap();
+    let path = file.to_str().unwrap();
+    for answer in ["", "{}", "<html>", "[]", "{\"status\": \"success\"}"] {
+        let other = Endpoint::new(move |_: &Seen| Reply::new(200).body(answer));
+        let url = other.url_of("/");
+        for words in [
+            &["list"][..],
+            &["put", "a", path],
+            &["delete", "a"],
+            &["history", "a"],
+            &["rollback", "a", "1"],
+        ] {
+            let words = [&["rules"], words, &["--url", &url]].concat();
+            let output = cli(&words).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                output.status.code() == Some(1) && said.contains("is not that of the rules API"),
+                "{words:?}: {said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use fingerprint::Fingerprint;
 pub use look::Look;
 pub use paths::{PathError, folder_of, paths};
-pub use replace::{replace, replace_private};
+pub use replace::{is_temporary, replace, replace_private};
 pub use watch::Watch;
 
 /// Paths of files with the fingerprints that were taken.

@@ -6,6 +6,9 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// What ends the names of temporary files, which begin with a dot.
+const TEMPORARY: &str = ".new";
+
 /// Writes a temporary file beside `path`, syncs it and renames it over `path`; syncs the folder as
 /// well, so that the new content survives a power failure. On an error the old file stays.
 ///
@@ -31,6 +34,12 @@ pub fn replace_private(
     replace_as(path, 0o600, write)
 }
 
+/// Whether a file is a temporary one, which stays if its writer is killed, for a path with this ending.
+pub fn is_temporary(name: &str, ending: &str) -> bool {
+    let name = name.strip_suffix(TEMPORARY);
+    name.is_some_and(|name| name.starts_with('.') && name.ends_with(ending))
+}
+
 /// Replaces a file by one with this mode, less the process' umask.
 fn replace_as(
     path: &Path,
@@ -46,7 +55,7 @@ fn replace_as(
     // one writer, so that a left-over of an earlier process can be overwritten.
     let mut beside = OsString::from(".");
     beside.push(name);
-    beside.push(".new");
+    beside.push(TEMPORARY);
     let beside = folder.join(beside);
     let written = (|| {
         // A left-over of an earlier process may have another mode.
@@ -73,6 +82,20 @@ fn replace_as(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temporary_file_is_told_from_others() {
+        assert!(is_temporary(".a.yaml.new", ".yaml"));
+        for other in [
+            "a.yaml.new",
+            ".a.yaml",
+            ".a.json.new",
+            ".a.yaml.swp",
+            ".new",
+        ] {
+            assert!(!is_temporary(other, ".yaml"), "{other}");
+        }
+    }
 
     #[test]
     fn a_file_is_replaced_whole_or_stays_as_it_was() {

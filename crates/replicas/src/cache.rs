@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use metrifold_base::{Period, Problems, Size, keys, locked};
-use metrifold_promql::{At, Duration, Expr, NodeKind, Offset, Options, parse};
+use metrifold_promql::{AggregateOp, At, Duration, Expr, NodeKind, Offset, Options, parse};
 
 keys! {
     /// In-memory cache of answers to range queries.
@@ -286,6 +286,10 @@ pub(crate) fn lookahead(query: &str) -> Option<i64> {
                 (subquery.at.as_ref(), subquery.offset)
             }
             NodeKind::Range(range) if is_computed(range.range) => return None,
+            // Which series it chooses depends on the order in which the server finds those of the range.
+            NodeKind::Aggregate(it) if it.op == AggregateOp::Limitk => return None,
+            // It warns about a range, and does not about a part of one step.
+            NodeKind::Call(call) if call.function.name.starts_with("sort") => return None,
             _ => continue,
         };
         // A fixed time may be newer than any step.
@@ -511,6 +515,9 @@ mod tests {
             ("x[step()]", None),
             ("rate(x[range()])", None),
             ("x offset step()", None),
+            ("topk(2, x)", Some(0)),
+            ("1 + limitk(2, x)", None),
+            ("sort_desc(x)", None),
             ("wrong(", None),
         ] {
             assert_eq!(lookahead(query), expected, "{query}");

@@ -13,7 +13,7 @@ mod stream;
 mod tests;
 mod text;
 
-pub(crate) use fill::time;
+pub(crate) use fill::{Gaps, time};
 pub(crate) use reader::{Reader, Unread};
 pub(crate) use stream::{Merging, missing, told};
 pub(crate) use text::Flaw;

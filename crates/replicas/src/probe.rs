@@ -54,7 +54,8 @@ impl Plan {
         let deadline = Instant::now() + self.timeout;
         let ready = async {
             let ready = timeout_at(deadline, self.ready(replica, deadline)).await;
-            ready.unwrap_or_else(|_| Err(format!("no answer to {} in time", self.path)))
+            let late = || format!("no answer to {} within {:?}", self.path, self.timeout);
+            ready.unwrap_or_else(|_| Err(late()))
         };
         let signals = async {
             if !self.signals {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -37,6 +38,9 @@ pub struct Upstream {
     /// Headers set on each request.
     pub headers: HeaderMap,
 }
+
+/// What is missing to a millisecond at most.
+const NEARLY_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
 
 /// Headers that the protocol sets itself.
 const RESERVED: [&str; 6] = [
@@ -149,6 +153,9 @@ impl Replica {
             headers.insert(AUTHORIZATION, value);
         }
         let left = deadline.saturating_duration_since(Instant::now());
+        // In whole milliseconds, as people read in errors how long it was waited for.
+        let millis = left.saturating_add(NEARLY_A_MILLISECOND).as_millis();
+        let left = Duration::from_millis(millis.try_into().unwrap_or(u64::MAX));
         let sent = self
             .upstream
             .client

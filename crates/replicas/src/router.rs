@@ -39,6 +39,7 @@ use crate::time::epoch_ms;
 
 use attempt::Failure;
 use cached::Flights;
+use merged::Merged;
 use meters::Meters;
 use query::Prepared;
 
@@ -207,14 +208,31 @@ impl Router {
             _ => query.deadline,
         };
         locked(&self.budget).query();
-        if self.keys.strategy == Kind::Merge
-            && self.merges(&query)
-            && let Some(merged) = self.merged(&mut query).await
-        {
-            return merged;
-        }
         let mut tried: Vec<Arc<str>> = Vec::new();
+        let mut retries = 0;
         let mut last: Option<Failure> = None;
+        if self.keys.strategy == Kind::Merge && self.merges(&query) {
+            match self.merged(&mut query).await {
+                Merged::Answer(answer) => return Ok(answer),
+                Merged::Alone => {}
+                Merged::Failed(names, failure) => {
+                    let Some(failure) = failure else {
+                        let reason = format!("sink {}: no replica answered in time", self.id);
+                        return Err(Rejection::new(RejectionKind::TimedOut, reason));
+                    };
+                    if !self.is_worth_another(&query, &failure, retries, until) {
+                        return failure.answer(&self.id);
+                    }
+                    retries += 1;
+                    for name in &names {
+                        locked(&self.fleet).again(name, false);
+                        locked(&self.meters).retried(name);
+                    }
+                    tried = names;
+                    last = Some(failure);
+                }
+            }
+        }
         loop {
             let choice = match self.choose(&query, &tried) {
                 Ok(choice) => choice,
@@ -230,20 +248,14 @@ impl Router {
                 }
             };
             let name = choice.replica.name.clone();
-            let failure = match self.hedged(&query, choice, &tried).await {
+            let failure = match self.hedged(&query, choice, &mut tried).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            tried.push(name.clone());
-            let again = query.is_rewindable()
-                && (query.idempotent || !failure.was_sent())
-                && self.keys.retries().is_none_or(|most| tried.len() <= most)
-                && Instant::now() < until
-                && failure.is_worth_another()
-                && (!failure.was_sent() || locked(&self.budget).take());
-            if !again {
+            if !self.is_worth_another(&query, &failure, retries, until) {
                 return failure.answer(&self.id);
             }
+            retries += 1;
             locked(&self.fleet).again(&name, false);
             locked(&self.meters).retried(&name);
             last = Some(failure);
@@ -259,6 +271,22 @@ impl Router {
                 sleep_until(pause).await;
             }
         }
+    }
+
+    /// Whether a query is sent again after this failure. Takes a retry from the budget.
+    fn is_worth_another(
+        &self,
+        query: &Prepared,
+        failure: &Failure,
+        retries: usize,
+        until: Instant,
+    ) -> bool {
+        query.is_rewindable()
+            && (query.idempotent || !failure.was_sent())
+            && self.keys.retries().is_none_or(|most| retries < most)
+            && Instant::now() < until
+            && failure.is_worth_another()
+            && (!failure.was_sent() || locked(&self.budget).take())
     }
 
     /// Waits for a change of the fleet. Returns false when the time is up.
@@ -345,12 +373,13 @@ impl Router {
         Ok(choice)
     }
 
-    /// Sends a query to a replica, and to a second one if the first is slow.
+    /// Sends a query to a replica, and to a second one if the first is slow. Adds both to the replicas
+    /// that were `tried`.
     async fn hedged(
         self: &Arc<Self>,
         query: &Prepared,
         choice: Choice,
-        tried: &[Arc<str>],
+        tried: &mut Vec<Arc<str>>,
     ) -> Result<Response, Failure> {
         let sets_cookie = choice.has_equals
             && !choice.by_affinity
@@ -361,6 +390,7 @@ impl Router {
         let hedge = self.keys.hedge.as_ref();
         let hedge = hedge.filter(|_| query.idempotent && query.is_rewindable() && !query.pinned);
         let body = query.body();
+        tried.push(name.clone());
         let mut first = pin!(self.attempt(query, &choice.replica, body));
         let Some(hedge) = hedge else {
             return first.await.map(|answer| finish(answer, &name));
@@ -368,9 +398,7 @@ impl Router {
         if let Ok(done) = timeout(self.hedge_delay(hedge), &mut first).await {
             return done.map(|answer| finish(answer, &name));
         }
-        let mut tried = tried.to_vec();
-        tried.push(name.clone());
-        let second = self.choose(query, &tried).ok();
+        let second = self.choose(query, tried).ok();
         let second = second.filter(|second| second.replica.name != name);
         let second = second.filter(|_| locked(&self.budget).take());
         let Some(second) = second else {
@@ -379,6 +407,7 @@ impl Router {
         locked(&self.fleet).again(&name, true);
         locked(&self.meters).hedged(&name);
         let other = second.replica.name.clone();
+        tried.push(other.clone());
         let body = query.whole_body();
         let mut second = pin!(self.attempt(query, &second.replica, body));
         // The first success is the answer; after a failure, the other request decides.

@@ -28,6 +28,8 @@ use crate::Version;
 const FILES: &str = "metrics/rules/";
 /// Extension of the files.
 const EXTENSION: &str = ".yaml";
+/// Extension of the entries of the history.
+const ENTRY: &str = ".json";
 /// Maximum attempts at a write while other writers change its object.
 const ATTEMPTS: usize = 10;
 /// Maximum number of threads that read local files.

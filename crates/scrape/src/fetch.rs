@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use metrifold_exposition::Format;
+use metrifold_exposition::{Format, Options, ParseError, Receiver, read};
 use metrifold_http::redirect::{MAX_REDIRECTS, redirected, same_server};
 use metrifold_http::{Body, BodyError, Client, Credentials, TransportKind, body};
 
@@ -53,6 +53,18 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Reads the page. As in Prometheus, an empty one is valid in every format.
+    pub(crate) fn read(
+        &self,
+        options: &Options,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), ParseError> {
+        match self.text.is_empty() {
+            true => Ok(()),
+            false => read(&self.text, self.format, options, receiver),
+        }
+    }
+
     /// Extends the share to the uncompressed text, for a page that waits before it is used and has no
     /// turn until then.
     pub(crate) fn count_text(&mut self) -> Result<(), ScrapeError> {

@@ -116,8 +116,8 @@ keys! {
         pub start_timestamps: StartTimestamps = default("ignore"),
         /// Valid names: `utf8` (all that are not empty) or `legacy` (letters, digits, underscores, and colons in metric names). A page with an invalid name fails.
         pub metric_name_validation_scheme: Validation = default("utf8"),
-        /// Escaping that targets are requested to apply to names with characters outside the classic set: `allow-utf-8` (none), `underscores`, `dots` or `values`.
-        pub metric_name_escaping_scheme: NameEscaping = default("allow-utf-8"),
+        /// Escaping that targets are requested to apply to names with characters outside the classic set: `allow-utf-8` (none), `underscores`, `dots` or `values`. By default `allow-utf-8`; with legacy names, which exclude that, `underscores`.
+        pub metric_name_escaping_scheme: Option<NameEscaping> = unset("underscores"),
         /// Resolve conflicts between labels of the page and labels of the target in favor of the page. Otherwise, the page's label is renamed to `exported_NAME`.
         pub honor_labels: bool = default(false),
         /// Use the timestamps of the page. Otherwise, samples get the time of the scrape.
@@ -215,6 +215,16 @@ impl ScrapeKeys {
         timeout.unwrap_or_else(|| TIMEOUT.min(self.scrape_interval))
     }
 
+    /// Escaping that targets are requested to apply to names: the configured one, or one that makes
+    /// valid names.
+    pub(crate) fn escaping(&self) -> NameEscaping {
+        let default = match self.metric_name_validation_scheme {
+            Validation::Utf8 => NameEscaping::AllowUtf8,
+            Validation::Legacy => NameEscaping::Underscores,
+        };
+        self.metric_name_escaping_scheme.unwrap_or(default)
+    }
+
     /// The files that the keys name.
     pub fn files(&self) -> Vec<&Path> {
         self.client.files()
@@ -248,6 +258,14 @@ impl ScrapeKeys {
                 "needs PrometheusProto among scrape_protocols",
             );
             problem.help("no other format has native histograms");
+        }
+        let legacy = self.metric_name_validation_scheme == Validation::Legacy;
+        if legacy && self.escaping() == NameEscaping::AllowUtf8 {
+            let problem = problems.at(
+                "metric_name_escaping_scheme",
+                "is allow-utf-8, and only legacy names are valid",
+            );
+            problem.help("with underscores, dots or values, targets escape other names");
         }
         let validation = Validation::Utf8;
         Program::compile(&self.target_relabel, validation, "relabel", problems);

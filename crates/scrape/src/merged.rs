@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use metrifold_codec::text::{self, Escaping};
 use metrifold_codec::{MetricType, Name, SeriesRef};
-use metrifold_exposition::{Family, Options, Receiver, Sample, read};
+use metrifold_exposition::{Family, Options, Receiver, Sample};
 
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::Page;
@@ -78,7 +78,7 @@ impl Merged {
             intake: Intake::new(settings, labels.to_vec(), page, times, &state),
             families: BTreeMap::new(),
         };
-        read(&page.text, page.format, &options, &mut reader)
+        page.read(&options, &mut reader)
             .map_err(|error| ScrapeError::new(Cause::Page, error))?;
         let Reader { intake, families } = reader;
         let mut arena = intake.batch.finish();

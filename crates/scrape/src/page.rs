@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use metrifold_codec::remote_write::{Limits, STALE};
 use metrifold_codec::wire::{FIXED64, Fields, VARINT, put_varint, tag};
 use metrifold_codec::{Arena, ArenaBuilder, Name, SeriesError, SeriesRef};
-use metrifold_exposition::{Family, Point, Receiver, Sample, read};
+use metrifold_exposition::{Family, Point, Receiver, Sample};
 use metrifold_expr::relabel::Validation;
 
 use crate::counts::Counts;
@@ -104,7 +104,7 @@ pub(crate) fn take(
     intake.natures.reserve(known.len());
     intake.values = Some(Vec::with_capacity(known.len()));
     intake.batch.reserve(known.len(), page.text.len());
-    let outcome = read(&page.text, page.format, &target.options, &mut intake);
+    let outcome = page.read(&target.options, &mut intake);
     let Intake {
         batch,
         natures,

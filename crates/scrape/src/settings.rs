@@ -45,7 +45,7 @@ impl Settings {
         };
         let accept = Accept {
             protocols: &protocols,
-            escaping: keys.metric_name_escaping_scheme.into(),
+            escaping: keys.escaping().into(),
         };
         let accept = HeaderValue::try_from(accept.value())
             .map_err(|error| BuildError::new("scrape_protocols", error))?;
@@ -110,6 +110,31 @@ pub(crate) type SharedSettings = Arc<Settings>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_are_asked_for_names_that_are_valid() {
+        for (keys, escaping) in [
+            ("", "allow-utf-8"),
+            ("metric_name_validation_scheme = 'legacy'", "underscores"),
+            (
+                "metric_name_validation_scheme = 'legacy'\nmetric_name_escaping_scheme = 'values'",
+                "values",
+            ),
+        ] {
+            let keys: ScrapeKeys = toml::from_str(keys).unwrap();
+            let accept = Settings::new(&keys, "source").unwrap().accept;
+            let escaping = format!("escaping={escaping};");
+            assert!(accept.to_str().unwrap().contains(&escaping), "{accept:?}");
+        }
+        let keys =
+            "metric_name_validation_scheme = 'legacy'\nmetric_name_escaping_scheme = 'allow-utf-8'";
+        let keys: ScrapeKeys = toml::from_str(keys).unwrap();
+        let mut problems = Problems::new(true);
+        keys.validate(&mut problems);
+        let problems = problems.into_list();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].path, "metric_name_escaping_scheme");
+    }
 
     #[test]
     fn the_finest_schema_has_buckets_that_grow_by_the_factor() {

@@ -158,6 +158,11 @@ fn finish(
     let uri: Uri = uri
         .parse()
         .map_err(|error| scrub(&format!("{uri:?} is not a URL: {error}")))?;
+    if !has_usable_port(&uri) {
+        return Err(format!(
+            "the port of {address:?} is not a number up to 65535"
+        ));
+    }
     let public = labels.iter().filter(|(name, _)| !name.starts_with("__"));
     let mut with_instance = LabelsBuilder::default();
     with_instance.push(INSTANCE, address);
@@ -184,6 +189,15 @@ fn finish(
         options,
         own,
     })
+}
+
+/// Whether a URL has a port that exists, or none. The client would take the protocol's default in
+/// place of another one.
+fn has_usable_port(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (_, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let port = place.strip_prefix(uri.host().unwrap_or_default());
+    uri.port_u16().is_some() || port.is_none_or(|port| port.len() <= 1)
 }
 
 /// Whether a timeout is the default: neither configured nor discovered nor set by a rule.
@@ -323,6 +337,10 @@ mod tests {
             ..
         } = target.options;
         assert_eq!((native_histograms, classic_histograms), (false, true));
+        for address in ["[::1]:1", "[::1]", "a:"] {
+            let target = made("", &[(ADDRESS, address)]).unwrap();
+            assert_eq!(target.uri.authority().unwrap(), address);
+        }
         let rules = "relabel = [{ source_labels = ['__meta_p'], target_label = '__address__', replacement = 'b:$1' }]";
         let target = made(rules, &[(ADDRESS, "a:1"), ("__meta_p", "2")]).unwrap();
         assert_eq!(target.uri, "http://b:2/metrics");
@@ -366,6 +384,8 @@ mod tests {
                 "not a duration",
             ),
             ("", &[(ADDRESS, "a b")], "not a URL"),
+            ("", &[(ADDRESS, "a:99999")], "up to 65535"),
+            ("", &[(ADDRESS, "[::1]:65536")], "up to 65535"),
             ("", &[(ADDRESS, "a"), (NATIVE_HISTOGRAMS, "yes")], "true or"),
             (
                 "metric_name_validation_scheme = 'legacy'",

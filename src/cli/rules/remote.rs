@@ -10,13 +10,16 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
-use metrifold_base::{BuildError, Period, read_text};
+use metrifold_base::{BuildError, FileError, Period, read_text};
 use metrifold_http::{ClientTls, install_crypto_provider};
 
 use crate::cli::{EXIT_FAILURE, EXIT_OK, report};
 
 /// Largest file that is sent.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Why an answer of success is not taken for one: the URL leads elsewhere.
+const NOT_RULES: &str = "the answer is not that of the rules API: check the URL";
 
 /// Largest file with a token or a password, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
@@ -165,7 +168,8 @@ pub(super) struct RollbackArgs {
 
 /// Lists the files with their groups, and the state of these in the rulers.
 pub(super) fn list(args: &ApiArgs) -> Result<u8, u8> {
-    let status = args.json(args.request(Method::GET, None, &[("status", "true")])?)?;
+    let request = args.request(Method::GET, None, &[("status", "true")])?;
+    let status = args.json(request, "files")?;
     let mut out = String::new();
     for file in status["files"].as_array().into_iter().flatten() {
         let stored = &file["stored"];
@@ -220,7 +224,7 @@ pub(super) fn put(args: &PutArgs) -> Result<u8, u8> {
     let request = args
         .change
         .request(&args.api, Method::PUT, &args.name, &[])?;
-    let told = args.api.json(request.body(body))?;
+    let told = args.api.json(request.body(body), "version")?;
     args.change.tell(&args.file, &told)
 }
 
@@ -249,7 +253,11 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<u8, u8> {
     let request = args
         .change
         .request(&args.api, Method::DELETE, &args.name, &[])?;
-    args.api.text(request)?;
+    match args.api.send(request)? {
+        (StatusCode::NO_CONTENT, _) => {}
+        (status, _) if status.is_success() => return Err(complain(NOT_RULES)),
+        (status, text) => return Err(refused(status, &text)),
+    }
     let what = match args.change.dry_run {
         true => "can be deleted",
         false => "deleted",
@@ -260,7 +268,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<u8, u8> {
 pub(super) fn history(args: &NamedArgs) -> Result<u8, u8> {
     let query = [("history", "true")];
     let request = args.api.request(Method::GET, Some(&args.name), &query)?;
-    let told = args.api.json(request)?;
+    let told = args.api.json(request, "versions")?;
     let mut out = String::new();
     for entry in told["versions"].as_array().into_iter().flatten() {
         let (id, action, by) = (
@@ -282,7 +290,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<u8, u8> {
     let request = args
         .change
         .request(&args.api, Method::POST, &args.name, &query)?;
-    let told = args.api.json(request)?;
+    let told = args.api.json(request, "version")?;
     args.change.tell(&args.name, &told)
 }
 
@@ -327,6 +335,10 @@ impl ApiArgs {
         name: Option<&str>,
         query: &[(&str, &str)],
     ) -> Result<reqwest::RequestBuilder, u8> {
+        // In a URL, these are not a file's name: what was meant for one file would concern all.
+        if let Some(name @ ("" | "." | "..")) = name {
+            return Err(complain(&format!("{name:?} is not the name of a file")));
+        }
         // reqwest needs a provider even for plain HTTP.
         install_crypto_provider();
         let mut url = self.url.clone();
@@ -408,10 +420,13 @@ impl ApiArgs {
         }
     }
 
-    fn json(&self, request: reqwest::RequestBuilder) -> Result<Value, u8> {
-        let text = self.text(request)?;
-        serde_json::from_str(&text)
-            .map_err(|error| complain(&format!("the answer is not that of the rules API: {error}")))
+    /// An answer of JSON that has a key.
+    fn json(&self, request: reqwest::RequestBuilder, key: &str) -> Result<Value, u8> {
+        let told: Value = serde_json::from_str(&self.text(request)?).unwrap_or_default();
+        match told[key].is_null() {
+            true => Err(complain(NOT_RULES)),
+            false => Ok(told),
+        }
     }
 }
 
@@ -434,7 +449,12 @@ fn refused(status: StatusCode, text: &str) -> u8 {
     for problem in problems.into_iter().flatten() {
         let (key, message) = (self::text(&problem["key"]), self::text(&problem["message"]));
         let (line, column) = (&problem["line"], &problem["column"]);
-        report::tell(&format!("{line}:{column}: {key}: {message}"));
+        // What concerns the whole file has no key.
+        let key = match key.is_empty() {
+            true => key,
+            false => format!("{key}: "),
+        };
+        report::tell(&format!("{line}:{column}: {key}{message}"));
     }
     match told["error"].as_str() {
         Some(_) if problems.is_some() => complain(&format!("the API answered {status}")),
@@ -450,8 +470,15 @@ fn read(file: &str) -> Result<Vec<u8>, u8> {
     let read = match file {
         "-" => {
             let mut text = Vec::new();
-            let read = io::stdin().lock().take(MAX_BYTES).read_to_end(&mut text);
-            read.map(|_| text).map_err(|error| error.to_string())
+            let mut stdin = io::stdin().lock().take(MAX_BYTES + 1);
+            match stdin.read_to_end(&mut text) {
+                // What was cut off would be missing without a word.
+                Ok(read) if read as u64 > MAX_BYTES => {
+                    Err(FileError::TooLarge(MAX_BYTES).to_string())
+                }
+                Ok(_) => Ok(text),
+                Err(error) => Err(error.to_string()),
+            }
         }
         file => {
             let read = metrifold_base::read_file(file.as_ref(), MAX_BYTES);
@@ -479,21 +506,54 @@ fn date(millis: &Value) -> String {
     }
 }
 
-/// Lines that differ, without the common lines at the start and the end.
+/// Lines that differ, each run of them under the number of its first line.
 fn difference(old: &str, new: &str) -> String {
-    let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
-    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[same..], &new[same..]);
-    let behind = old.iter().rev().zip(new.iter().rev());
-    let behind = behind.take_while(|(a, b)| a == b).count();
-    let mut out = format!("@@ line {} @@\n", same + 1);
-    for line in &old[..old.len() - behind] {
-        out += &format!("-{line}\n");
-    }
-    for line in &new[..new.len() - behind] {
-        out += &format!("+{line}\n");
+    // With their ends, which differ where the files were written on different systems.
+    let old: Vec<_> = old.split_inclusive('\n').collect();
+    let new: Vec<_> = new.split_inclusive('\n').collect();
+    let (mut at, mut to) = (0, 0);
+    let mut out = String::new();
+    while at < old.len() || to < new.len() {
+        if at < old.len() && old.get(at) == new.get(to) {
+            (at, to) = (at + 1, to + 1);
+            continue;
+        }
+        let (removed, added) = run(&old[at..], &new[to..]);
+        out += &format!("@@ line {} @@\n", at + 1);
+        let removed = old[at..].iter().take(removed).map(|line| ('-', line));
+        let added = new[to..].iter().take(added).map(|line| ('+', line));
+        for (sign, line) in removed.chain(added) {
+            match sign {
+                '-' => at += 1,
+                _ => to += 1,
+            }
+            let end = match line.ends_with('\n') {
+                true => "",
+                false => "\n\\ no newline at the end of the file\n",
+            };
+            out += &format!("{sign}{line}{end}");
+        }
     }
     out
+}
+
+/// How many lines of each text come before the nearest line that they have in common.
+fn run(old: &[&str], new: &[&str]) -> (usize, usize) {
+    /// Most lines that are looked through, as each is compared with each.
+    const MOST: usize = 2000;
+    for both in 1..=(old.len() + new.len()).min(MOST) {
+        let within = both.saturating_sub(new.len())..=both.min(old.len());
+        for removed in within {
+            let added = both - removed;
+            if old
+                .get(removed)
+                .is_some_and(|line| new.get(added) == Some(line))
+            {
+                return (removed, added);
+            }
+        }
+    }
+    (old.len(), new.len())
 }
 
 #[cfg(test)]
@@ -501,11 +561,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_stands_between_what_does_not() {
-        let shown = difference("a\nb\nc\nd\n", "a\nx\ny\nd\n");
-        assert_eq!(shown, "@@ line 2 @@\n-b\n-c\n+x\n+y\n");
-        assert_eq!(difference("a\n", "a\nb\n"), "@@ line 2 @@\n+b\n");
-        assert_eq!(difference("", "a"), "@@ line 1 @@\n+a\n");
-        assert_eq!(difference("a\na\n", "a\n"), "@@ line 2 @@\n-a\n");
+    fn only_lines_that_differ_are_shown() {
+        for (old, new, shown) in [
+            (
+                "a\nb\nc\nd\n",
+                "a\nx\ny\nd\n",
+                "@@ line 2 @@\n-b\n-c\n+x\n+y\n",
+            ),
+            ("a\n", "a\nb\n", "@@ line 2 @@\n+b\n"),
+            ("a\na\n", "a\n", "@@ line 2 @@\n-a\n"),
+            ("", "a\n", "@@ line 1 @@\n+a\n"),
+            ("a\n", "", "@@ line 1 @@\n-a\n"),
+            (
+                "a\nb\nc\n",
+                "x\nb\nc\ny\n",
+                "@@ line 1 @@\n-a\n+x\n@@ line 4 @@\n+y\n",
+            ),
+            ("a\nb\n", "a\r\nb\n", "@@ line 1 @@\n-a\n+a\r\n"),
+            (
+                "a\n",
+                "a",
+                "@@ line 1 @@\n-a\n+a\n\\ no newline at the end of the file\n",
+            ),
+            (
+                "a\nb",
+                "",
+                "@@ line 1 @@\n-a\n-b\n\\ no newline at the end of the file\n",
+            ),
+            ("", "", ""),
+        ] {
+            assert_eq!(difference(old, new), shown, "{old:?} {new:?}");
+        }
+        // Two files without a line in common, too long to compare each line with each.
+        let (old, new) = ("a\n".repeat(100_000), "b\n".repeat(100_000));
+        assert_eq!(difference(&old, &new).lines().count(), 200_001);
     }
 }

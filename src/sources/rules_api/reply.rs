@@ -33,9 +33,9 @@ impl From<StoreError> for Failure {
         let kind = match &error {
             StoreError::Precondition { .. } => return Self::Changed(error.to_string()),
             StoreError::Absent(_) => RejectionKind::NotFound,
-            StoreError::Name(_) | StoreError::Objects(ObjectError::Refused(_)) => {
-                RejectionKind::Invalid
-            }
+            // The store works, and says what is wrong with the request.
+            StoreError::Objects(ObjectError::Refused(reason)) => return invalid(reason),
+            StoreError::Name(_) => RejectionKind::Invalid,
             StoreError::Objects(ObjectError::TooLarge { .. }) => RejectionKind::Internal,
             StoreError::Contended => RejectionKind::Unavailable,
             StoreError::Objects(_) => return Self::Store(error.to_string()),

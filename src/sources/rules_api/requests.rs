@@ -122,13 +122,13 @@ fn tags(
     for text in values {
         for tag in text.split(',').map(str::trim) {
             let known: &mut Vec<Version> = versions.get_or_insert_default();
-            // If-None-Match compares weakly (RFC 9110 section 13.1.2): a proxy that compresses makes
-            // tags weak. A tag that is not a version matches nothing.
-            let opaque = match name == IF_NONE_MATCH {
-                true => tag.strip_prefix("W/").unwrap_or(tag),
-                false => tag,
-            };
-            let inner = opaque
+            // A tag that is not a version matches nothing. A proxy that compresses makes tags weak:
+            // If-None-Match compares weakly, and for If-Match a weak tag matches nothing (RFC 9110
+            // section 13.1).
+            let weak = tag.strip_prefix("W/");
+            let may_match = weak.is_none() || name == IF_NONE_MATCH;
+            let inner = weak.unwrap_or(tag);
+            let inner = inner
                 .strip_prefix('"')
                 .and_then(|tag| tag.strip_suffix('"'))
                 .filter(|tag| {
@@ -136,7 +136,7 @@ fn tags(
                         .all(|byte| byte.is_ascii_graphic() && byte != b'"')
                 });
             match inner {
-                Some(hex) => known.extend(hex.parse::<Version>().ok()),
+                Some(hex) => known.extend(hex.parse::<Version>().ok().filter(|_| may_match)),
                 None => {
                     return Err(invalid(format!(
                         "{name} contains {tag:?}, which is not an ETag"
@@ -189,7 +189,12 @@ mod tests {
             wanted_of(&[(IF_MATCH, &several)]),
             Some(Wanted::Version(vec![version]))
         );
-        for wrong in ["abc", &weak, "\"", "\"a b\"", "\"a\"\"", "\"a\", *", ""] {
+        // A weak tag is one, and a change on its condition is never made.
+        let nothing = Some(Wanted::Version(Vec::new()));
+        assert_eq!(wanted_of(&[(IF_MATCH, &weak)]), nothing);
+        for wrong in [
+            "abc", "W/", "w/\"a\"", "\"", "\"a b\"", "\"a\"\"", "\"a\", *", "",
+        ] {
             assert_eq!(wanted_of(&[(IF_MATCH, wrong)]), None, "{wrong}");
         }
         assert_eq!(wanted_of(&[(IF_NONE_MATCH, &tag)]), None);

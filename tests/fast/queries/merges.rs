@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use metrifold_testing::Metrifold;
 
-use super::upstream::{Asked, CHUNKED, Upstream, caller, read_until};
+use super::upstream::{Asked, CHUNKED, Upstream, caller_of, read_until};
 
 /// Points of a series in a replica's answer.
 const POINTS: usize = 500;
@@ -81,7 +81,8 @@ fn begun_by(replicas: &[Upstream; 2]) -> (Metrifold, TcpStream, [Asked; 2]) {
         &[&replicas[0], &replicas[1]],
         "retry.answer_bytes = \"1KiB\"",
     );
-    let caller = caller(gateway.ingest);
+    let target = "/api/v1/query_range?query=up&start=1&end=2&step=1";
+    let caller = caller_of(gateway.ingest, target);
     let mut asked = replicas.each_ref().map(|it| it.asked("\r\n\r\n"));
     for (from, asked) in asked.iter_mut().enumerate() {
         asked.send(CHUNKED);

@@ -67,9 +67,15 @@ impl Asked {
 /// A caller that has sent the head of a GET.
 #[track_caller]
 pub(super) fn caller(address: SocketAddr) -> TcpStream {
+    caller_of(address, "/api/v1/query?query=up")
+}
+
+/// A caller that has sent the head of a GET of a target.
+#[track_caller]
+pub(super) fn caller_of(address: SocketAddr, target: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!("GET /api/v1/query?query=up HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let head = format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream
 }

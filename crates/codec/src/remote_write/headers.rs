@@ -27,8 +27,23 @@ pub enum NegotiationError {
     )]
     Type(String),
     /// The content encoding is not snappy.
-    #[error("content encoding {0:?} is not supported: send snappy (block format)")]
-    Encoding(String),
+    #[error("content encoding {encoding:?} is not supported: send snappy (block format)")]
+    Encoding {
+        /// The version that the content type tells.
+        version: Version,
+        /// The content encoding.
+        encoding: String,
+    },
+}
+
+impl NegotiationError {
+    /// The version of the request, if its content type is one of remote write's.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Self::Type(_) => None,
+            Self::Encoding { version, .. } => Some(*version),
+        }
+    }
 }
 
 /// The version in which a request is encoded. Missing headers mean 1.0 and snappy, as in
@@ -38,15 +53,27 @@ pub enum NegotiationError {
 ///
 /// Fails when the content type or the encoding is not one of remote write's.
 pub fn negotiate(headers: &HeaderMap) -> Result<Version, NegotiationError> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"snappy")
-    {
-        return Err(NegotiationError::Encoding(text(encoding)));
+    let version = version(headers)?;
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !is_snappy(encoding) => {
+            let encoding = text(encoding);
+            Err(NegotiationError::Encoding { version, encoding })
+        }
+        _ => Ok(version),
     }
+}
+
+fn is_snappy(encoding: &HeaderValue) -> bool {
+    let encoding = encoding.as_bytes().trim_ascii();
+    encoding.eq_ignore_ascii_case(b"snappy")
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// The version that the content type tells.
+fn version(headers: &HeaderMap) -> Result<Version, NegotiationError> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(Version::V1);
     };
@@ -181,7 +208,8 @@ mod tests {
         assert!(negotiate(&request(None, None)).is_ok());
         assert!(negotiate(&request(None, Some("Snappy"))).is_ok());
         for other in ["gzip", "zstd", "snappy, gzip", ""] {
-            assert!(negotiate(&request(None, Some(other))).is_err(), "{other}");
+            let error = negotiate(&request(None, Some(other))).unwrap_err();
+            assert_eq!(error.version(), Some(Version::V1), "{other}");
         }
     }
 

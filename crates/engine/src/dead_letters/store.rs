@@ -39,6 +39,8 @@ pub struct Store {
     jobs: Sender<Job>,
     /// Bytes of letters that wait for the writer thread.
     waiting: AtomicUsize,
+    /// Number of letters that are not written yet.
+    unwritten: AtomicUsize,
     /// Whether the last operation on the disk failed; only the first failure in a row is logged.
     failing: AtomicBool,
 }
@@ -90,6 +92,7 @@ impl Store {
             resending: Mutex::default(),
             jobs,
             waiting: AtomicUsize::new(0),
+            unwritten: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
         };
         store.show(&lock(&store.folder));
@@ -106,6 +109,11 @@ impl Store {
     pub fn attach(&self, bounds: Bounds, queue: Input) {
         self.set_bounds(bounds);
         *lock(&self.queue) = Some(queue);
+    }
+
+    /// Number of letters that are not written yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_bounds(&self, bounds: Bounds) {
@@ -130,11 +138,13 @@ impl Store {
         }
         let bytes = letter.body.len() + letter.reason.len();
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
         let job = Job::Write(self.clone(), letter);
         // A letter larger than the bound is accepted if nothing else waits.
         let full = waiting > 0 && waiting + bytes > WAITING_MAX;
         if full || self.jobs.try_send(job).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.unwritten.fetch_sub(1, Ordering::Relaxed);
             self.metrics.dead_letters_dropped("busy", 1);
         }
     }
@@ -157,6 +167,7 @@ impl Store {
                 self.failed("cannot keep a dead letter", &error);
             }
         }
+        self.unwritten.fetch_sub(1, Ordering::Relaxed);
         self.show(&folder);
     }
 

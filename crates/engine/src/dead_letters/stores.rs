@@ -161,15 +161,22 @@ impl Stores {
         }
     }
 
-    /// Blocks until all letters kept so far are on disk, or `limit` has passed; returns whether
-    /// they are. Must not be called on a worker thread.
-    pub fn flush(&self, limit: Duration) -> bool {
-        let jobs = match &self.office().writer {
-            Some(writer) => writer.jobs.clone(),
-            None => return true,
+    /// Blocks until all letters kept so far are on disk, or `limit` has passed. Returns the sinks
+    /// with letters that are not, and their numbers. Must not be called on a worker thread.
+    pub fn flush(&self, limit: Duration) -> Vec<(Arc<str>, usize)> {
+        let jobs = self.office().writer.as_ref().map(|it| it.jobs.clone());
+        let Some(jobs) = jobs else {
+            return Vec::new();
         };
         let (done, flushed) = bounded(1);
-        jobs.send_timeout(Job::Flush(done), limit).is_ok() && flushed.recv_timeout(limit).is_ok()
+        if jobs.send_timeout(Job::Flush(done), limit).is_ok() && flushed.recv_timeout(limit).is_ok()
+        {
+            return Vec::new();
+        }
+        // Stores whose sinks are gone live on in their letters that wait.
+        let unwritten = self.all().into_iter();
+        let unwritten = unwritten.map(|store| (store.sink().into(), store.unwritten()));
+        unwritten.filter(|(_, letters)| *letters > 0).collect()
     }
 }
 

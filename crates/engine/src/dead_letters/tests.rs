@@ -143,7 +143,7 @@ impl Process {
     }
 
     fn list(&self) -> Listing {
-        assert!(self.stores.flush(Duration::from_secs(30)));
+        assert_eq!(self.stores.flush(Duration::from_secs(30)), []);
         self.stores.list(&Filter {
             limit: 100,
             ..Filter::default()
@@ -173,7 +173,7 @@ fn what_is_kept_is_listed_the_newest_first_and_as_asked() {
         store.set_bounds(bounds(1 << 20));
         for tenant in [Some("x"), Some("y"), None] {
             store.keep(&part(), letter(tenant, b""));
-            assert!(process.stores.flush(Duration::from_secs(30)));
+            assert_eq!(process.stores.flush(Duration::from_secs(30)), []);
         }
     }
     let listing = process.list();
@@ -208,7 +208,7 @@ fn damaged_letters_are_told_of_and_cost_the_others_nothing() {
     store.set_bounds(bounds(1 << 20));
     for _ in 0..3 {
         store.keep(&part(), letter(Some("x"), b"body"));
-        assert!(process.stores.flush(Duration::from_secs(30)));
+        assert_eq!(process.stores.flush(Duration::from_secs(30)), []);
     }
     drop((store, process));
     let path = folder.path().join("dead-letters/a");
@@ -284,12 +284,32 @@ fn a_letter_waits_for_no_disk() {
 }
 
 #[test]
+fn letters_left_unwritten_are_told_by_sink() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::new(&folder);
+    let (a, b, c) = (process.open("a"), process.open("b"), process.open("c"));
+    for store in [&a, &b, &c] {
+        store.set_bounds(bounds(1 << 20));
+    }
+    let held = a.hold();
+    for store in [&a, &a, &b] {
+        store.keep(&part(), letter(None, b""));
+    }
+    // The sinks are gone by then.
+    drop((b, c));
+    let left = process.stores.flush(Duration::from_millis(10));
+    assert_eq!(left, [("a".into(), 2), ("b".into(), 1)]);
+    drop(held);
+    assert_eq!(process.stores.flush(Duration::from_secs(30)), []);
+}
+
+#[test]
 fn without_a_place_or_with_none_to_take_nothing_is_kept() {
     let telemetry = Telemetry::new();
     let meters = telemetry.component("a", Kind::Sink, "remote_write");
     let nowhere = Stores::new(None);
     assert!(nowhere.open(&"a".into(), &meters).unwrap().is_none());
-    assert!(nowhere.flush(Duration::ZERO));
+    assert_eq!(nowhere.flush(Duration::ZERO), []);
 
     let folder = tempfile::tempdir().unwrap();
     let process = Process::new(&folder);

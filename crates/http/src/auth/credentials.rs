@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use metrifold_base::{BuildError, Secret};
+use metrifold_base::{Backoff, BuildError, Secret};
 
 use crate::auth::oauth2::Tokens;
 use crate::auth::{Authorization, BasicAuth, OAuth2, basic, header};
@@ -34,6 +34,11 @@ pub struct AuthError(pub String);
 /// token must not cause a token request with every request.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
+/// Shortest and longest pause after a token request that failed. Meanwhile, all callers share its
+/// error: thousands of scrapes must not keep an issuer busy, nor a client locked out.
+pub(super) const PAUSES: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(15));
+
 /// A header with its lifetime.
 pub(super) struct Cached {
     pub(super) value: HeaderValue,
@@ -48,10 +53,19 @@ pub(super) struct Cached {
 struct Shared {
     kind: Kind,
     cached: ArcSwapOption<Cached>,
-    /// Held during a renewal; time and error of the last failed one.
-    asking: Mutex<Option<(Instant, AuthError)>>,
+    /// Held during a renewal.
+    asking: Mutex<Option<Failed>>,
     /// Time of the last renewal because of a refusal.
     renewed: std::sync::Mutex<Option<Instant>>,
+}
+
+/// A renewal that failed.
+struct Failed {
+    error: AuthError,
+    at: Instant,
+    /// End of the pause before the next one.
+    until: Instant,
+    pauses: Backoff,
 }
 
 enum Kind {
@@ -94,8 +108,8 @@ impl Credentials {
 
     /// The `Authorization` header, marked as sensitive; `None` without credentials.
     ///
-    /// Concurrent callers share one token request. A token is kept until shortly before it expires.
-    /// Files are read again every 10 s, so that rotated secrets are picked up. If a renewal fails,
+    /// Concurrent callers share one token request, and those in the pause after a failed one its error.
+    /// A token is kept until shortly before it expires. Files are read again every 10 s, so that rotated secrets are picked up. If a renewal fails,
     /// the old value is used while it is valid.
     ///
     /// # Errors
@@ -113,9 +127,9 @@ impl Credentials {
         if let Some(value) = shared.cached(|cached| cached.fresh_until > Instant::now()) {
             return Ok(Some(value));
         }
-        // A caller that waited for a failed attempt shares its error.
         let error = match &*last {
-            Some((at, error)) if *at >= asked => error.clone(),
+            // The caller waited for the attempt that failed, or comes too soon after it.
+            Some(last) if last.at >= asked || last.until > Instant::now() => last.error.clone(),
             _ => match shared.kind.ask().await {
                 Ok(cached) => {
                     let value = cached.value.clone();
@@ -124,7 +138,20 @@ impl Credentials {
                     return Ok(Some(value));
                 }
                 Err(error) => {
-                    *last = Some((Instant::now(), error.clone()));
+                    let pauses = last.take().map(|last| last.pauses);
+                    let mut pauses = pauses.unwrap_or_else(|| Backoff::new(PAUSES.0, PAUSES.1));
+                    let at = Instant::now();
+                    let until = match shared.kind {
+                        Kind::OAuth2(_) => at + pauses.next_pause(),
+                        // To read a file again costs nothing.
+                        _ => at,
+                    };
+                    *last = Some(Failed {
+                        error: error.clone(),
+                        at,
+                        until,
+                        pauses,
+                    });
                     error
                 }
             },

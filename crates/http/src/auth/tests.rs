@@ -8,6 +8,9 @@ use http::header::AUTHORIZATION;
 use metrifold_base::BoxFuture;
 use metrifold_model::{Caller, Identity, Proof};
 
+use tokio::time::sleep;
+
+use super::credentials::PAUSES;
 use crate::access::{Access, Admission, Head};
 use crate::testing::{Authority, local};
 use crate::{Handler, Listeners, Request, Response, answer, body};
@@ -21,6 +24,7 @@ struct Endpoint {
     life: &'static str,
     wants_body: bool,
     asked: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
     failing: Arc<AtomicUsize>,
 }
 
@@ -61,6 +65,7 @@ impl Handler for Endpoint {
                 _ => false,
             };
             if !good {
+                self.refused.fetch_add(1, Ordering::SeqCst);
                 let error = r#"{"error":"invalid_client","error_description":"no: top s:cret"}"#;
                 return answer::text(StatusCode::UNAUTHORIZED, error);
             }
@@ -80,16 +85,18 @@ impl Handler for Endpoint {
 struct Setup {
     credentials: Credentials,
     asked: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
     failing: Arc<AtomicUsize>,
     _serving: (crate::Listeners, crate::Route, crate::Serving),
 }
 
 fn setup(life: &'static str, wants_body: bool, secret: &str) -> Setup {
-    let (asked, failing): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let [asked, refused, failing]: [Arc<AtomicUsize>; 3] = Default::default();
     let endpoint = Endpoint {
         life,
         wants_body,
         asked: Arc::clone(&asked),
+        refused: Arc::clone(&refused),
         failing: Arc::clone(&failing),
     };
     let listeners = Listeners::new();
@@ -113,6 +120,7 @@ fn setup(life: &'static str, wants_body: bool, secret: &str) -> Setup {
     Setup {
         credentials: Credentials::build(None, None, Some(&oauth2)).unwrap(),
         asked,
+        refused,
         failing,
         _serving: serving,
     }
@@ -182,7 +190,23 @@ async fn a_token_endpoint_that_fails_is_named_without_secrets() {
     let error = setup.credentials.header().await.unwrap_err().to_string();
     assert!(error.ends_with("/token answered 502"), "{error}");
     setup.failing.store(0, Ordering::SeqCst);
+    // Until the pause is over, the error is the same.
+    assert_eq!(
+        setup.credentials.header().await.unwrap_err().to_string(),
+        error
+    );
+    sleep(PAUSES.0).await;
     assert_eq!(header_of(&setup.credentials).await, "Bearer token2");
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_is_not_sent_with_each_request() {
+    let setup = setup("3600", false, "top");
+    for _ in 0..100 {
+        setup.credentials.header().await.unwrap_err();
+    }
+    // Once with the secret in a header, and once with it in the body.
+    assert_eq!(setup.refused.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

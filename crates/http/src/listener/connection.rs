@@ -434,8 +434,10 @@ impl Dispatch {
 /// The answer to a method that a path does not support.
 fn not_allowed(methods: Methods) -> Response {
     let list = methods.to_string();
-    let first = list.split(',').next().unwrap_or_default();
-    let text = format!("send {first}");
+    let text = match list.rsplit_once(", ") {
+        Some((others, last)) => format!("send {others} or {last}"),
+        None => format!("send {list}"),
+    };
     let mut response = answer::json_error(StatusCode::METHOD_NOT_ALLOWED, &text);
     // Names of methods are valid header values.
     if let Ok(allow) = HeaderValue::from_str(&list) {

@@ -72,10 +72,27 @@ impl Engine {
                 .and_then(|()| self.write_group(jobs));
             match outcome {
                 Ok(group) => self.publish(jobs, &group),
+                // The queue itself may have filled the disk.
+                Err(error) if is_full(&error) && self.free_newest() => {}
                 // The other jobs would most likely fail too, and their senders retry.
                 Err(error) => self.fail(jobs, &error.into()),
             }
         }
+    }
+
+    /// Removes the newest segment if it has records and all of them are done; returns whether it had
+    /// to. The next write begins another one, so this is never true twice in a row.
+    fn free_newest(&mut self) -> bool {
+        let state = self.shared.state();
+        let newest = state.segments.back();
+        let done = newest.is_some_and(|it| !it.is_empty() && it.undone() == 0);
+        drop(state);
+        if self.active.is_none() || !done {
+            return false;
+        }
+        self.seal();
+        self.fold();
+        true
     }
 
     /// Keeps the files below the bound. Admission counts on the removal of segments without undone

@@ -95,10 +95,14 @@ impl Reader {
     fn next_place(&mut self) -> Option<Place> {
         let place = self.shared.state().next_undone(self.next);
         if place.is_none() {
-            // An open file takes space even after it is removed.
-            self.open = None;
+            self.close();
         }
         place
+    }
+
+    /// Closes the file that was read last: an open file takes space even after it is removed.
+    pub(crate) fn close(&mut self) {
+        self.open = None;
     }
 
     /// Moves the cursor.

@@ -82,6 +82,7 @@ pub(super) async fn read(spill: Arc<Spill>) {
             Ok(full) => {
                 failures = 0;
                 if !full && !unlisted {
+                    reader.close();
                     wait_for_records(&spill).await;
                 }
             }

@@ -1,5 +1,5 @@
-//! Fills the gaps of a series: the replica with the most points is the base, and only its gaps are
-//! filled from the others.
+//! Fills the gaps of a series: the replica with the most points is the base, and only its gaps
+//! ([`Gaps`]) are filled from the others.
 //!
 //! Values are not interpreted: a zero or a histogram is a value, too, and a point of the base is
 //! never replaced. A gap is filled from one replica alone: mixing points of two would make counters
@@ -11,6 +11,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+/// What counts as a gap of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// Every time without a point: all replicas have evaluated the query at the same times.
+    Steps,
+    /// A time for which samples are missing: each replica has scraped at times of its own, and the
+    /// samples of two are not mixed where both have them.
+    Samples,
+}
 
 /// A series in an answer to a range query.
 #[derive(Deserialize)]
@@ -28,7 +38,7 @@ pub(super) type Points<'a> = BTreeMap<i64, (bool, &'a RawValue)>;
 
 /// Merges the parts of a series, ordered from the best replica. A part that is not a series is left
 /// out, unless all are.
-pub(crate) fn filled(parts: &[(usize, Box<str>)]) -> Cow<'_, str> {
+pub(crate) fn filled(parts: &[(usize, Box<str>)], gaps: Gaps) -> Cow<'_, str> {
     let read = parts.iter().filter_map(|(_, text)| {
         let series: Series<'_> = serde_json::from_str(text).ok()?;
         let times = [&series.values, &series.histograms].map(|points| times(points));
@@ -56,7 +66,7 @@ pub(crate) fn filled(parts: &[(usize, Box<str>)]) -> Cow<'_, str> {
             .chain(histograms.map(|(time, point)| (time, (true, point))))
             .collect()
     });
-    let points = fill(points.collect());
+    let points = fill(points.collect(), gaps);
     let mut text = format!("{{\"metric\":{}", metric.get());
     for (name, histogram) in [("values", false), ("histograms", true)] {
         let those = points.values().filter(|(it, _)| *it == histogram);
@@ -83,16 +93,20 @@ pub(crate) fn time(point: &RawValue) -> Option<i64> {
 
 /// The points of the first part, the longest, with each gap filled from the part that has most points
 /// there, and what is missing then from the part that has most of that.
-pub(super) fn fill(parts: Vec<Points<'_>>) -> Points<'_> {
+pub(super) fn fill(parts: Vec<Points<'_>>, gaps: Gaps) -> Points<'_> {
     let mut parts = parts.into_iter();
     let mut merged = parts.next().unwrap_or_default();
+    let interval = match gaps {
+        Gaps::Steps => 0,
+        Gaps::Samples => interval(&merged),
+    };
     let others: Vec<Points<'_>> = parts.collect();
     let mut missing: Vec<i64> = others.iter().flat_map(|it| it.keys().copied()).collect();
     missing.sort_unstable();
     missing.dedup();
     // A part that has filled a gap has nothing left for it, so there are at most as many rounds as parts.
     loop {
-        missing.retain(|time| !merged.contains_key(time));
+        missing.retain(|time| is_missing(&merged, *time, interval));
         let mut rest = &*missing;
         let mut filled = Points::new();
         while let Some(&first) = rest.first() {
@@ -118,5 +132,29 @@ pub(super) fn fill(parts: Vec<Points<'_>>) -> Points<'_> {
             return merged;
         }
         merged.extend(filled);
+    }
+}
+
+/// The usual time between two points: the median. With fewer than two points, no gap can be told.
+fn interval(points: &Points<'_>) -> i64 {
+    let times = points.keys().zip(points.keys().skip(1));
+    let mut intervals: Vec<i64> = times.map(|(time, next)| next - time).collect();
+    intervals.sort_unstable();
+    let median = intervals.get(intervals.len() / 2);
+    median.copied().unwrap_or(i64::MAX / 4)
+}
+
+/// Whether a point at this time is in a gap of points that usually have this interval. With the interval
+/// 0, every time without a point is.
+fn is_missing(points: &Points<'_>, time: i64, interval: i64) -> bool {
+    let before = points.range(..=time).next_back().map(|(at, _)| time - at);
+    let behind = points.range(time..).next().map(|(at, _)| at - time);
+    match (before, behind) {
+        // As far from both as a late scrape may be.
+        (Some(before), Some(behind)) => {
+            2 * before.min(behind) >= interval.max(1) && 2 * (before + behind) > 3 * interval
+        }
+        (Some(distance), None) | (None, Some(distance)) => distance >= interval.max(1),
+        (None, None) => true,
     }
 }

@@ -27,6 +27,8 @@ pub(crate) type Parts = Vec<(usize, Box<str>)>;
 
 pub(crate) struct Join {
     in_turn: bool,
+    /// Whether an item that went out lacks nothing, since it has no points.
+    bare: bool,
     replicas: Vec<Course>,
     /// Whether a replica does not sort its series.
     unsorted: bool,
@@ -34,8 +36,9 @@ pub(crate) struct Join {
     pending: BTreeMap<Arc<Key>, Parts>,
     /// Most bytes of a replica that are held.
     most: usize,
-    /// Hashes of series that went out before a replica had delivered them.
+    /// Hashes of series that went out before a replica had delivered them, at most `many`.
     early: HashSet<(u64, u64)>,
+    pub(super) many: usize,
     /// Whether not all of those are remembered.
     forgot: bool,
     /// Whether series went out that a replica may still deliver in order.
@@ -59,11 +62,13 @@ impl Join {
     pub(crate) fn new(shape: &Shape, replicas: usize, most: usize) -> Self {
         Self {
             in_turn: *shape == Shape::Vector,
+            bare: *shape == Shape::List,
             replicas: (0..replicas).map(|_| Course::default()).collect(),
             unsorted: false,
             pending: BTreeMap::new(),
             most,
             early: HashSet::new(),
+            many: MANY,
             forgot: false,
             flushed: false,
             hashers: [RandomState::new(), RandomState::new()],
@@ -109,8 +114,12 @@ impl Join {
             return vec![vec![(replica, text)]];
         }
         self.unsorted |= course.last.as_ref().is_some_and(|last| *last >= key);
-        let untold = self.forgot && (self.unsorted || self.flushed);
-        if untold || self.early.contains(&hash) {
+        if self.early.contains(&hash) {
+            course.late += usize::from(!self.bare);
+            return Vec::new();
+        }
+        // It may have gone out.
+        if self.forgot && (self.unsorted || self.flushed) {
             course.late += 1;
             return Vec::new();
         }
@@ -179,7 +188,7 @@ impl Join {
     }
 
     fn remember(&mut self, hash: (u64, u64)) {
-        match self.early.len() < MANY {
+        match self.early.len() < self.many {
             true => {
                 self.early.insert(hash);
             }

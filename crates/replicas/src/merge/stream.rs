@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use metrifold_base::BoxFuture;
 use metrifold_http::{Body, BoxError};
 
-use super::fill::filled;
+use super::fill::{Gaps, filled};
 use super::join::{Join, Parts};
 use super::reader::{Item, Message, Reader, Shape, Tail};
 use super::text::Flaw;
@@ -39,6 +39,8 @@ pub(crate) struct Merging {
     pub(crate) wait: Duration,
     /// Most items of the merged answer.
     pub(crate) limit: Option<usize>,
+    /// What counts as a gap of a series.
+    pub(crate) gaps: Gaps,
 }
 
 /// The warning about a replica without a complete answer.
@@ -83,6 +85,7 @@ impl Merging {
             sender,
             written: 0,
             limit: self.limit,
+            gaps: self.gaps,
             truncated: false,
         };
         let close = match &shape {
@@ -124,11 +127,15 @@ impl Merging {
         }
         for (at, feed) in feeds.iter().enumerate() {
             let late = join.late(at);
-            if late > 0 && shape != Shape::List {
-                let name = &feed.name;
-                warnings.push(format!(
+            let name = &feed.name;
+            match shape {
+                _ if late == 0 => {}
+                Shape::List => warnings.push(format!(
+                    "replica {name} does not sort its answer: up to {late} items that no other replica has are missing"
+                )),
+                _ => warnings.push(format!(
                     "replica {name} does not sort its series: points of {late} series that no other replica has are missing"
-                ));
+                )),
             }
         }
         let tails = || feeds.iter().filter_map(|feed| feed.tail.as_ref());
@@ -218,6 +225,7 @@ struct Out {
     /// Items in the answer.
     written: usize,
     limit: Option<usize>,
+    gaps: Gaps,
     truncated: bool,
 }
 
@@ -235,7 +243,8 @@ impl Out {
         match &*parts {
             [] => {}
             [_, _, ..] if *shape == Shape::Matrix && bytes >= LARGE => {
-                let merging = spawn_blocking(move || filled(&parts).into_owned());
+                let gaps = self.gaps;
+                let merging = spawn_blocking(move || filled(&parts, gaps).into_owned());
                 match merging.await.map_err(JoinError::try_into_panic) {
                     Ok(text) => self.text.push_str(&text),
                     Err(Ok(panic)) => resume_unwind(panic),
@@ -243,7 +252,9 @@ impl Out {
                     Err(Err(_)) => {}
                 }
             }
-            [_, _, ..] if *shape == Shape::Matrix => self.text.push_str(&filled(&parts)),
+            [_, _, ..] if *shape == Shape::Matrix => {
+                self.text.push_str(&filled(&parts, self.gaps));
+            }
             [(_, first), ..] => self.text.push_str(first),
         }
         if self.text.len() >= CHUNK {

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use metrifold_http::{Body, BoxError};
 
+use super::fill::Gaps;
 use super::join::Join;
 use super::reader::{Item, Key, Reader, Shape};
 use super::stream::Merging;
@@ -99,6 +100,7 @@ async fn merged_of(
         most,
         wait: Duration::from_secs(1),
         limit: None,
+        gaps: Gaps::Steps,
     };
     change(&mut merging);
     let body = merging.into_body().collect().await;
@@ -154,6 +156,71 @@ async fn a_gap_is_filled_from_one_replica_and_what_that_lacks_from_another() {
         "[1,\"1\"],[2,\"2\"],[3,\"30\"],[4,\"400\"],[5,\"500\"],[6,\"600\"],[7,\"7\"],[8,\"8\"],[9,\"9\"],[10,\"1000\"]",
     );
     assert_eq!(merged(&[&best, &second, &third]).await, expected);
+}
+
+#[tokio::test]
+async fn samples_of_two_replicas_are_mixed_only_where_one_has_none() {
+    let of = |times: &[i64]| {
+        let points: Vec<String> = times.iter().map(|it| format!("[{it},\"{it}\"]")).collect();
+        values(&points.join(","))
+    };
+    for (best, others, expected) in [
+        // Both have scraped every 10 s, at times of their own.
+        (
+            &[0, 10, 20, 30, 40][..],
+            vec![&[4, 14, 24, 34][..]],
+            &[0, 10, 20, 30, 40][..],
+        ),
+        (
+            &[0, 10, 20, 30, 40],
+            vec![&[10, 20, 30, 40]],
+            &[0, 10, 20, 30, 40],
+        ),
+        // A late scrape is no gap; one that is missing is, once.
+        (&[0, 10, 24, 30, 40], vec![&[17, 27]], &[0, 10, 24, 30, 40]),
+        (
+            &[0, 10, 30, 40, 50],
+            vec![&[4, 14, 24, 34]],
+            &[0, 10, 24, 30, 40, 50],
+        ),
+        (
+            &[0, 10, 30, 40, 50],
+            vec![&[11, 21, 31]],
+            &[0, 10, 21, 30, 40, 50],
+        ),
+        // At both ends, from one replica; what that lacks from another.
+        (
+            &[50, 60, 70, 80, 90, 100, 110],
+            vec![&[4, 14, 24, 34, 44, 54], &[9, 19, 29, 119, 129]],
+            &[4, 14, 24, 34, 50, 60, 70, 80, 90, 100, 110, 129],
+        ),
+        // Without an interval, nothing is known to be missing.
+        (&[50], vec![&[4]], &[50]),
+    ] {
+        let mut random = Random(2);
+        let texts = [best].into_iter().chain(others).map(of);
+        let bodies = texts.map(|text| body(&text, 30, &mut random)).collect();
+        let merged = merged_of(bodies, 1 << 20, |it| it.gaps = Gaps::Samples).await;
+        assert_eq!(merged.unwrap().unwrap(), of(expected));
+    }
+}
+
+#[test]
+fn what_is_missing_in_a_list_is_counted_and_what_went_out_is_not() {
+    let mut join = Join::new(&Shape::List, 2, 1);
+    join.many = 2;
+    let item = |name: &str| Item {
+        key: Arc::new(Key::Name(name.to_owned())),
+        text: name.into(),
+    };
+    for name in ["d", "c", "b"] {
+        assert_eq!(join.deliver(0, item(name)).len(), 1, "{name}");
+    }
+    for name in ["c", "d", "b"] {
+        assert!(join.deliver(1, item(name)).is_empty(), "{name}");
+    }
+    // Nobody knows any more whether that was in the answer.
+    assert_eq!([join.late(0), join.late(1)], [0, 1]);
 }
 
 #[tokio::test]

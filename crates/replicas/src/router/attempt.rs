@@ -49,6 +49,17 @@ impl Failure {
         !matches!(self, Self::Caller(_))
     }
 
+    /// What the replica did, for a sentence that begins with its name.
+    pub(super) fn of_the_replica(&self) -> String {
+        match self {
+            Self::Transport(error) => format!("did not answer ({})", error.message),
+            Self::Broke(_, error) => format!("broke off its answer ({error})"),
+            Self::Down(_) => "does not answer any more".into(),
+            Self::Status(answer) => format!("answered {}", answer.status().as_u16()),
+            Self::Caller(rejection) => format!("was not asked ({})", rejection.reason),
+        }
+    }
+
     /// The answer to the caller, when there is no further attempt.
     pub(super) fn answer(self, id: &str) -> Result<Response, Rejection> {
         let failed =

@@ -268,8 +268,8 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
         query.tenant.as_deref().unwrap_or_default()
     );
     for name in form.names() {
-        // Statistics belong to the query as it was sent.
-        if name == "stats" {
+        // Statistics and the most series belong to the query as it was sent.
+        if matches!(name, "stats" | "limit") {
             return None;
         }
         if !["query", "start", "end", "step", "timeout"].contains(&name) {

@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep_until};
 
 use metrifold_base::locked;
 use metrifold_http::Response;
-use metrifold_model::Rejection;
 
-use crate::merge::{Flaw, Merging, Reader, Unread, missing, told};
+use crate::merge::{Flaw, Gaps, Merging, Reader, Unread, missing, told};
 use crate::range::Parameters;
 use crate::replica::Replica;
 use crate::time::epoch_ms;
 
 use super::Router;
+use super::attempt::Failure;
 use super::bodies::{Start, prefixed, start};
 use super::query::Prepared;
 
@@ -31,6 +31,15 @@ const MERGEABLE: [&str; 4] = [
     "/api/v1/labels",
 ];
 
+/// The outcome of a query to several replicas.
+pub(super) enum Merged {
+    Answer(Response),
+    /// None of these replicas has answered, for this reason among others; without one, in time.
+    Failed(Vec<Arc<str>>, Option<Failure>),
+    /// The answers cannot be merged, or there is only one replica to ask.
+    Alone,
+}
+
 /// The answer of a replica.
 enum Told {
     /// An answer that can be merged, read up to its first series.
@@ -38,7 +47,7 @@ enum Told {
     /// Another answer, and why it cannot be merged.
     Other(Response, String),
     /// Nothing, for this reason.
-    Failed(String),
+    Failed(Option<Failure>, String),
 }
 
 impl Router {
@@ -52,16 +61,12 @@ impl Router {
             && (MERGEABLE.contains(&path) || values)
     }
 
-    /// Answers a query from several replicas. `None` if fewer than two are eligible, or none has
-    /// answered.
-    pub(super) async fn merged(
-        self: &Arc<Self>,
-        query: &mut Prepared,
-    ) -> Option<Result<Response, Rejection>> {
+    /// Answers a query from several replicas.
+    pub(super) async fn merged(self: &Arc<Self>, query: &mut Prepared) -> Merged {
         let mut replicas = locked(&self.fleet).all(query.range, epoch_ms(), Instant::now());
         replicas.truncate(self.keys.merge.replicas);
         if replicas.len() < 2 {
-            return None;
+            return Merged::Alone;
         }
         // Merging needs the answers uncompressed.
         query
@@ -71,10 +76,11 @@ impl Router {
         let mut head = None;
         let mut answers: Vec<(Arc<str>, Reader)> = Vec::new();
         let mut other = None;
+        let mut failure = None;
         let mut warnings = Vec::new();
         for (replica, told) in replicas.iter().zip(told) {
             let name = &replica.name;
-            let told = told.unwrap_or_else(|| Told::Failed("did not answer in time".into()));
+            let told = told.unwrap_or_else(|| Told::Failed(None, "did not answer in time".into()));
             match told {
                 Told::Mergeable(parts, reader) => match answers.first() {
                     Some((_, best)) if !best.shape.fits(&reader.shape) => {
@@ -87,19 +93,32 @@ impl Router {
                 },
                 // An error of the execution: where the data at fault is missing, the same query succeeds.
                 Told::Other(answer, _) if answer.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-                    return Some(Ok(self.mark(answer, name, false)));
+                    return Merged::Answer(self.mark(answer, name, false));
                 }
                 // It may be of the replica alone: an older version does not know all functions.
                 Told::Other(answer, reason) => {
                     other.get_or_insert((name, answer));
                     warnings.push(missing(name, &reason));
                 }
-                Told::Failed(reason) => warnings.push(missing(name, &reason)),
+                Told::Failed(reason, told) => {
+                    // Of a request that a replica may have worked on rather than of another.
+                    let sent = reason.as_ref().is_some_and(Failure::was_sent);
+                    if failure.is_none() || sent {
+                        failure = reason.or(failure);
+                    }
+                    warnings.push(missing(name, &told));
+                }
             }
         }
         let Some(mut head) = head else {
             // All replicas that answered refuse the query.
-            return other.map(|(name, answer)| Ok(self.mark(answer, name, false)));
+            return match other {
+                Some((name, answer)) => Merged::Answer(self.mark(answer, name, false)),
+                None => {
+                    let names = replicas.iter().map(|it| it.name.clone());
+                    Merged::Failed(names.collect(), failure)
+                }
+            };
         };
         let names: Vec<&str> = answers.iter().map(|(name, _)| &**name).collect();
         let names = names.join(", ");
@@ -109,12 +128,14 @@ impl Router {
             most: self.keys.merge.max_bytes.bytes(),
             wait: self.keys.merge.wait.0,
             limit: limit(query),
+            gaps: gaps(query),
         };
         // Until its beginning is known, the query can go to one replica instead.
         let body = start(merging.into_body(), self.keys.retry.answer_bytes.bytes()).await;
-        let body = match body.ok()? {
-            Start::Whole(whole) => whole.into(),
-            Start::More(body) => body,
+        let body = match body {
+            Ok(Start::Whole(whole)) => whole.into(),
+            Ok(Start::More(body)) => body,
+            Err(_) => return Merged::Alone,
         };
         for name in [CONTENT_ENCODING, CONTENT_LENGTH, ETAG, TRANSFER_ENCODING] {
             head.headers.remove(name);
@@ -122,7 +143,7 @@ impl Router {
         let json = HeaderValue::from_static("application/json");
         head.headers.insert(CONTENT_TYPE, json);
         let answer = Response::from_parts(head, body);
-        Some(Ok(self.mark(answer, &names, false)))
+        Merged::Answer(self.mark(answer, &names, false))
     }
 
     /// Sends a query to all replicas at once. After the first answer has begun, the others get
@@ -144,7 +165,7 @@ impl Router {
                 biased;
                 told = asking.join_next() => match told {
                     Some(Ok((at, answer))) => {
-                        if !matches!(answer, Told::Failed(_)) {
+                        if !matches!(answer, Told::Failed(..)) {
                             until = until.min(Instant::now() + self.keys.merge.wait.0);
                         }
                         answers[at] = Some(answer);
@@ -160,23 +181,16 @@ impl Router {
 
     /// Sends a query to a replica, and reads the beginning of its answer.
     async fn opened(self: &Arc<Self>, query: &Prepared, replica: &Arc<Replica>) -> Told {
-        let sent = self.attempt(query, replica, query.whole_body()).await;
-        let answer = match sent.map_err(|failure| failure.answer(&self.id)) {
+        let answer = match self.attempt(query, replica, query.whole_body()).await {
             Ok(answer) => answer,
-            Err(Ok(answer)) => {
-                return Told::Failed(format!("answered {}", answer.status().as_u16()));
-            }
-            Err(Err(rejection)) => {
-                return Told::Failed(format!("did not answer ({})", rejection.reason));
+            Err(failure) => {
+                let reason = failure.of_the_replica();
+                return Told::Failed(Some(failure), reason);
             }
         };
         let status = answer.status();
         if status != StatusCode::OK {
-            let reason = format!("answered {}", status.as_u16());
-            return match status.is_server_error() {
-                true => Told::Failed(reason),
-                false => Told::Other(answer, reason),
-            };
+            return Told::Other(answer, format!("answered {}", status.as_u16()));
         }
         let (head, body) = answer.into_parts();
         match Reader::open(body, self.keys.merge.max_bytes.bytes()).await {
@@ -184,12 +198,23 @@ impl Router {
             Err(Unread {
                 flaw: Flaw::Broke(error),
                 ..
-            }) => Told::Failed(told(&Flaw::Broke(error))),
+            }) => {
+                let failure = Failure::Broke(replica.name.clone(), error.clone());
+                Told::Failed(Some(failure), told(&Flaw::Broke(error)))
+            }
             Err(Unread { flaw, read, rest }) => {
                 let answer = Response::from_parts(head, prefixed(read.freeze(), rest));
                 Told::Other(answer, told(&flaw))
             }
         }
+    }
+}
+
+/// What counts as a gap: an instant query returns several points of a series only if they are samples.
+fn gaps(query: &Prepared) -> Gaps {
+    match query.target.split('?').next() {
+        Some("/api/v1/query") => Gaps::Samples,
+        _ => Gaps::Steps,
     }
 }
 

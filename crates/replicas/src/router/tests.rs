@@ -349,6 +349,31 @@ async fn a_slow_query_is_hedged_once_and_the_slow_one_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_retry_goes_to_neither_of_two_that_have_failed_the_query() {
+    let late = || -> Does {
+        Box::new(|_| {
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                answered(502, "bad")
+            })
+        })
+    };
+    let failing = [(); 2].map(|()| serve(late()));
+    let good = serve(answers(200, "good"));
+    let text = "strategy = \"random\"\naffinity = []\nmax_fails = 0\n\
+                hedge = { min_delay = \"1ms\", max_delay = \"1ms\" }\n\
+                retry = { max = 1, budget_percent = 100, budget_start = 100 }";
+    let router = router(text, &[&failing[0].url, &failing[1].url, &good.url]);
+    probed(&router, async {
+        for _ in 0..30 {
+            let (status, text, _) = asked(&router, ask()).await;
+            assert_eq!((status, &*text), (200, "good"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn first_retries_as_caddy_does_and_says_why_there_is_none() {
     let dead = nobody();
     let good = serve(answers(500, "its own error"));

@@ -10,9 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use metrifold_base::{FileError, read_file};
-use metrifold_files::replace;
+use metrifold_files::{is_temporary, replace};
 
-use super::{Expected, FILES, Listed, Object, ObjectError, Objects, WORTH_THREADS, on_threads};
+use super::{
+    ENTRY, EXTENSION, Expected, FILES, Listed, Object, ObjectError, Objects, WORTH_THREADS,
+    on_threads,
+};
 
 /// Name of the lock file that a writer holds.
 const LOCK: &str = ".rules.lock";
@@ -258,6 +261,7 @@ impl Objects for LocalDirectory {
         self.locked("write", key, expected, |path| {
             if let Some(folder) = path.parent() {
                 make_folders(folder)?;
+                sweep(folder);
             }
             replace(path, |file| file.write_all(text))
         })
@@ -271,6 +275,7 @@ impl Objects for LocalDirectory {
                 Ok(()) => match path.parent() {
                     Some(folder) => {
                         File::open(folder)?.sync_all()?;
+                        sweep(folder);
                         // Nobody writes to it meanwhile, and it stays if there is anything left in it.
                         let _ = fs::remove_dir(folder);
                         Ok(())
@@ -279,6 +284,19 @@ impl Objects for LocalDirectory {
                 },
             }
         })
+    }
+}
+
+/// Removes what writers that were killed have left in a folder. Nobody writes to it meanwhile, as the lock
+/// is held.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_left = |ending| name.to_str().is_some_and(|name| is_temporary(name, ending));
+        if is_left(EXTENSION) || is_left(ENTRY) {
+            // What stays costs its place on the disk, and the change in hand nothing.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

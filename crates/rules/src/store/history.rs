@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ATTEMPTS, Change, Expected, ObjectError, Place, Store, StoreError, Text};
+use super::{ATTEMPTS, Change, ENTRY, Expected, ObjectError, Place, Store, StoreError, Text};
 use crate::Version;
 
 const HISTORY: &str = "metrics/rules-history/";
@@ -94,7 +94,7 @@ impl Store {
         if !named {
             return Err(ABSENT);
         }
-        let key = format!("{}{id}.json", folder(place)?);
+        let key = format!("{}{id}{ENTRY}", folder(place)?);
         let max = self
             .max_bytes
             .saturating_mul(QUOTED)
@@ -148,7 +148,7 @@ impl Store {
                 Some((moment, turn)) if moment >= change.at => (moment, turn + 1),
                 _ => (change.at, 0),
             };
-            let key = format!("{folder}{moment:015}-{turn:06}.json");
+            let key = format!("{folder}{moment:015}-{turn:06}{ENTRY}");
             match self.objects.put(&key, &json, Expected::Absent) {
                 Ok(()) => return Ok(key),
                 Err(ObjectError::Changed) => {}
@@ -216,7 +216,7 @@ impl Store {
         let ids = self.entries(place)?;
         let folder = folder(place)?;
         for id in &ids[..ids.len().saturating_sub(self.keep)] {
-            let key = format!("{folder}{id}.json");
+            let key = format!("{folder}{id}{ENTRY}");
             match self.objects.delete(&key, Expected::Any) {
                 Ok(()) | Err(ObjectError::Changed) => {}
                 Err(error) => return Err(error.into()),
@@ -266,7 +266,7 @@ fn folder(place: &Place) -> Result<String, StoreError> {
 
 /// The ID of the entry at a key.
 fn id_of(folder: &str, key: &str) -> Option<String> {
-    Some(key.strip_prefix(folder)?.strip_suffix(".json")?.to_owned())
+    Some(key.strip_prefix(folder)?.strip_suffix(ENTRY)?.to_owned())
 }
 
 /// The time in an ID, in milliseconds, and the number that tells apart changes of the same time.

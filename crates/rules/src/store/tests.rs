@@ -211,6 +211,39 @@ fn of_writers_that_race_none_loses_what_another_wrote() {
     assert!(store.history(&place).unwrap().len() <= 5);
 }
 
+#[test]
+fn what_killed_writers_have_left_goes_with_the_next_change() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let place = Place::new("a", "b");
+    store.put(&place, b"one", &Wanted::Any, NOBODY).unwrap();
+    let leave = || {
+        for left in [
+            "metrics/rules/a/.b.yaml.new",
+            "metrics/rules/a/.c.yaml.new",
+            "metrics/rules-history/a/b/.001700000000000-000000.json.new",
+        ] {
+            fs::write(root.path().join(left), "hal").unwrap();
+        }
+    };
+    let files = |folder: &str| {
+        let entries = fs::read_dir(root.path().join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<BTreeSet<_>>()
+    };
+    leave();
+    fs::write(root.path().join("metrics/rules/a/.other.swp"), "").unwrap();
+    store.put(&place, b"two", &Wanted::Any, NOBODY).unwrap();
+    let kept = [".other.swp", "b.yaml"].map(str::to_owned);
+    assert_eq!(files("metrics/rules/a"), BTreeSet::from(kept));
+    assert_eq!(files("metrics/rules-history/a/b").len(), 2);
+    // So a folder that holds nothing else goes with its last file.
+    fs::remove_file(root.path().join("metrics/rules/a/.other.swp")).unwrap();
+    leave();
+    store.delete(&place, &Wanted::Any, NOBODY).unwrap();
+    assert!(!root.path().join("metrics/rules/a").exists());
+}
+
 /// A directory whose answers to writes of rules are lost: each is made, retried, and then conflicts
 /// with itself.
 #[derive(Debug)]

@@ -93,6 +93,16 @@ fn a_failed_page_counts_what_came_before_the_fault() {
 }
 
 #[test]
+fn an_empty_page_is_valid_in_every_format() {
+    for format in [Format::Text, Format::OpenMetrics, Format::Protobuf] {
+        let taken = taken("", format, "", &mut Known::default()).unwrap();
+        assert_eq!(taken.counts.scraped, 0);
+    }
+    let blank = taken("", Format::OpenMetrics, "\n", &mut Known::default());
+    assert_eq!(blank.unwrap_err(), (Cause::Page, 0, 0));
+}
+
+#[test]
 fn duplicates_do_not_count_towards_the_limit_and_samples_of_the_future_do() {
     let good = text("sample_limit = 2", "a 1\na 2\nb 3\na 4\n").unwrap();
     assert_eq!((good.counts.scraped, good.counts.kept), (4, 4));

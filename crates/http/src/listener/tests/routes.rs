@@ -39,8 +39,8 @@ async fn a_method_that_a_path_does_not_have_is_told_which_it_has() {
         ("GET", 200, "got\n"),
         ("PUT", 200, "put\n"),
         ("POST", 405, "\r\nallow: GET, HEAD, PUT\r\n"),
-        ("OPTIONS", 405, "\"send GET\""),
-        ("BREW", 405, "\"send GET\""),
+        ("OPTIONS", 405, "\"send GET, HEAD or PUT\""),
+        ("BREW", 405, "\"send GET, HEAD or PUT\""),
     ] {
         let request = format!("{method} /a/b HTTP/1.1\r\nhost: x\r\n\r\n");
         caller.send(&request).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::merge::fill::{Points, fill};
+use crate::merge::fill::{Gaps, Points, fill};
 
 /// An answer of Prometheus' API.
 #[derive(Deserialize)]
@@ -202,7 +202,8 @@ impl<'a> Merging<'a> {
         // The longest part is the base.
         self.parts
             .sort_by_key(|(replica, points)| (std::cmp::Reverse(points.len()), *replica));
-        let points = fill(self.parts.into_iter().map(|(_, points)| points).collect());
+        let parts = self.parts.into_iter().map(|(_, points)| points);
+        let points = fill(parts.collect(), Gaps::Steps);
         for (name, histogram) in [("values", false), ("histograms", true)] {
             let those = points.values().filter(|(it, _)| *it == histogram);
             let those: Vec<&str> = those.map(|(_, point)| point.get()).collect();

@@ -105,6 +105,12 @@ async fn range_queries_ask_for_what_is_not_known_and_say_the_same() {
     asked(&whole, range(5000, 5043, 10, "unknown")).await;
     let last = locked(&clock.last).clone();
     assert!(last.split('&').any(|it| it == "end=5043"), "{last}");
+    // No more series than `limit` are in an answer, which parts of it do not know.
+    for _ in 0..2 {
+        let before = clock.asked.load(Ordering::SeqCst);
+        asked(&split, range(9_000, 9_595, 10, "x&limit=1")).await;
+        assert_eq!(clock.asked.load(Ordering::SeqCst), before + 1);
+    }
     // Recent steps are queried every time.
     let now = crate::time::epoch_ms() / 10_000 * 10;
     for _ in 0..3 {

@@ -86,3 +86,56 @@ async fn a_good_answer_is_merged_though_another_replica_does_not_know_the_query(
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_all_replicas_fail_is_retried_elsewhere_within_the_budget() {
+    let servers = [(); 3].map(|()| serve(answers(502, "the reason")));
+    let urls = servers.each_ref().map(|it| &*it.url);
+    let all = || servers.each_ref().map(Served::asked);
+    let ask = || Ask {
+        uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
+        ..ask()
+    };
+    let text = "strategy = \"merge\"\nmax_fails = 0\n\
+                retry = { budget_start = 1, budget_percent = 0 }";
+    let router = router(text, &urls);
+    probed(&router, async {
+        for expected in [3, 5, 7] {
+            let (status, text, _) = asked(&router, ask()).await;
+            assert_eq!((status, &*text), (502, "the reason"));
+            assert_eq!(all().iter().sum::<usize>(), expected, "{:?}", all());
+            // The retry goes to the one that was not asked before.
+            assert!(expected > 3 || all() == [1, 1, 1], "{:?}", all());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_query_itself_is_not_asked_for_again() {
+    let timed_out = || -> Does {
+        Box::new(|_| {
+            Box::pin(async {
+                let mut answer = answered(503, "{\"errorType\":\"timeout\"}");
+                let json = HeaderValue::from_static("application/json");
+                answer
+                    .headers_mut()
+                    .insert(http::header::CONTENT_TYPE, json);
+                answer
+            })
+        })
+    };
+    let servers = [(); 3].map(|()| serve(timed_out()));
+    let urls = servers.each_ref().map(|it| &*it.url);
+    let router = router("strategy = \"merge\"", &urls);
+    let ask = Ask {
+        uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
+        ..ask()
+    };
+    probed(&router, async {
+        let (status, text, _) = asked(&router, ask).await;
+        assert_eq!((status, &*text), (503, "{\"errorType\":\"timeout\"}"));
+        assert_eq!(servers.iter().map(Served::asked).sum::<usize>(), 2);
+    })
+    .await;
+}

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Pauses that double from `min` to `max`; each is drawn from the upper half of its range.
+/// Pauses that double from `min` to `max`; each is drawn from the upper fifth of its range, so that none is
+/// much shorter than the one before.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
@@ -37,7 +38,7 @@ impl Backoff {
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
         let fraction = (x >> 11) as f64 / (1u64 << 53) as f64;
-        full.mul_f64(0.5 + fraction / 2.0)
+        full.mul_f64(0.8 + fraction / 5.0)
     }
 }
 
@@ -46,12 +47,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_bound_and_stay_in_their_upper_half() {
+    fn pauses_double_up_to_the_bound_and_stay_in_their_upper_fifth() {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::with_seed(ms(100), ms(1000), 7);
         for full in [100, 200, 400, 800, 1000, 1000] {
             let pause = backoff.next_pause();
-            assert!(pause >= ms(full) / 2 && pause <= ms(full), "{pause:?}");
+            assert!(pause >= ms(full) * 4 / 5 && pause <= ms(full), "{pause:?}");
         }
     }
 

@@ -620,6 +620,56 @@ fn what_is_wrong_with_a_named_listener_is_said_once_and_where_it_stands() {
 }
 
 #[test]
+fn words_of_prometheus_and_numbers_without_quotes_are_answered_with_what_to_write() {
+    let scrape = |key: &str| {
+        format!(
+            "[sources.s]\ntype = \"scrape\"\ntargets = [\"127.0.0.1:1\"]\n{key}\n\
+             [sinks.out]\ntype = \"blackhole\"\ninputs = [\"s\"]\n"
+        )
+    };
+    let write = |key: &str| {
+        let sink = "type = \"remote_write\"\nendpoint = \"http://127.0.0.1:1/write\"";
+        VALID.replace("type = \"blackhole\"", &format!("{sink}\n{key}"))
+    };
+    for (text, expected) in [
+        (scrape("metric_relabel_configs = []"), "`metric_relabel`"),
+        (scrape("relabel_configs = []"), "`relabel`"),
+        (write("write_relabel_configs = []"), "`relabel`"),
+        (
+            write("protobuf_message = \"io.prometheus.write.v2.Request\""),
+            "`protocol`",
+        ),
+        (
+            write("protocol = 2.0"),
+            "must be one of \"auto\", \"1.0\", \"2.0\"",
+        ),
+        (
+            write("protocol = 1.0"),
+            "must be one of \"auto\", \"1.0\", \"2.0\"",
+        ),
+    ] {
+        let found = load(&text).unwrap_err();
+        let shown = found[0].render(false);
+        assert!(shown.contains(expected), "{text}\n{shown}");
+    }
+}
+
+#[test]
+fn a_variable_that_the_admin_address_needs_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[api]\naddress = \"127.0.0.1:${PORT_THAT_IS_NOT_SET}\"\n";
+    let file = write(folder.path(), "m.toml", text);
+    let output = metrifold(&["-c", &file, "reload"]);
+    assert_ne!(output.status.code(), Some(0));
+    let said = stderr(&output);
+    assert!(
+        said.contains("environment variable PORT_THAT_IS_NOT_SET is not set"),
+        "{said}"
+    );
+    assert!(!said.contains("no [api]"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_with_the_api_is_found_before_it_is_served() {
     for (keys, message) in [
         ("hosts = ['host:1']", "is not the name of a host"),

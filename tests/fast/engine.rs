@@ -933,6 +933,34 @@ fn data_that_is_left_is_named_and_makes_the_exit_code_1() {
 }
 
 #[test]
+fn data_that_is_left_of_a_sink_that_a_reload_has_removed_is_named() {
+    let hanging = Endpoint::new(|_| Does::Hang(Reply::new(500)));
+    let config = process("required = false\nconnections = 1", &hanging);
+    let child = Metrifold::start_with(&config, &["--drain-limit", "300ms"]);
+    let mut sender = Sender::new(child.ingest);
+    for time in 1..=3 {
+        assert_eq!(sender.write(&body(&[one("up", time)])).status, 204);
+    }
+    hanging.wait_requests(1);
+    let renamed = child.complete(&config.replace("sinks.out", "sinks.renamed"));
+    std::fs::write(child.folder().join("metrifold.toml"), renamed).unwrap();
+    child.until_logged("left undelivered");
+    let log = child.log();
+    let left = log.lines().find(|line| line.contains("left undelivered"));
+    let left = left.unwrap();
+    for part in [
+        "ERROR",
+        "sink=out",
+        "removed",
+        "batches=3",
+        "samples=3",
+        "--drain-limit",
+    ] {
+        assert!(left.contains(part), "{part}: {left}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_the_program_at_once() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(500)));
     let config = process("required = false", &hanging);

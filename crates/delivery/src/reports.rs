@@ -15,7 +15,7 @@ use metrifold_model::ledger::{Reason, Tally};
 use super::pace::Recovery;
 
 /// Minimum time between two messages on one topic.
-pub(super) const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Failures shorter than this end without a message.
 const BLINK: Duration = Duration::from_secs(1);

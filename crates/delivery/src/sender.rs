@@ -19,11 +19,14 @@ use metrifold_telemetry::ComponentMetrics;
 
 use super::pace::{Pace, Retry};
 use super::protocol::Protocol;
-use super::reports::{self, Reports};
+use super::reports::Reports;
 use super::stuck::StuckLanes;
 use super::transport::Transport;
 use super::versions::Versions;
 use merge::MergeBound;
+
+/// Interval at which messages that were held back are looked at.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Settings of a sink's deliveries, independent of the transport.
 #[derive(Debug)]
@@ -110,7 +113,7 @@ async fn run<T: Transport>(shared: Arc<Shared<T>>, input: Input) -> Result<(), R
                     ended.map_err(|error| RunError(format!("a delivery panicked: {error}")))?;
                 }
             },
-            () = sleep(reports::EVERY) => shared.reports.flush(),
+            () = sleep(FLUSH) => shared.reports.flush(),
         }
     }
 }

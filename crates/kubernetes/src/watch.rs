@@ -19,7 +19,7 @@ use crate::transport::Health;
 
 /// First pause after a failure; doubled after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(30);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Time without a failure that resets the pause.
 const CALM: Duration = Duration::from_secs(60);

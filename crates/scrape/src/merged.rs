@@ -67,6 +67,7 @@ impl Merged {
         let times = Times {
             timestamp: now,
             sampled_until: now,
+            exemplars_until: i64::MIN,
         };
         // A program that pulls reads `_created` itself, and converts what it wants.
         let options = Options {

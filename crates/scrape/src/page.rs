@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use metrifold_codec::remote_write::{Limits, STALE};
 use metrifold_codec::wire::{FIXED64, Fields, VARINT, put_varint, tag};
 use metrifold_codec::{Arena, ArenaBuilder, Name, SeriesError, SeriesRef};
-use metrifold_exposition::{Family, Point, Receiver, Sample};
+use metrifold_exposition::{Exemplar, Family, Point, Receiver, Sample};
 use metrifold_expr::relabel::Validation;
 
 use crate::counts::Counts;
@@ -35,6 +35,8 @@ pub(crate) struct Times {
     pub(crate) timestamp: i64,
     /// Time until which the target's series may have samples already.
     pub(crate) sampled_until: i64,
+    /// Time until which exemplars of the target's native histograms have been sent.
+    pub(crate) exemplars_until: i64,
 }
 
 /// Series of a page.
@@ -45,6 +47,8 @@ pub(crate) struct Taken {
     pub(crate) counts: Counts,
     /// Hash of all descriptions of families on the page.
     pub(crate) families: u64,
+    /// Time of the newest exemplar of a native histogram.
+    pub(crate) exemplars_until: i64,
 }
 
 /// Form in which the series of a page are known.
@@ -97,6 +101,7 @@ pub(crate) fn take(
             difference: Difference::default(),
             counts: outline.counts,
             families: outline.families,
+            exemplars_until: times.exemplars_until,
         });
     }
     let labels = target.labels.iter().collect();
@@ -111,6 +116,7 @@ pub(crate) fn take(
         families,
         mut counts,
         values,
+        exemplars_until,
         ..
     } = intake;
     let mut arena = batch.finish();
@@ -173,6 +179,7 @@ pub(crate) fn take(
         difference,
         counts,
         families,
+        exemplars_until,
     })
 }
 
@@ -214,6 +221,8 @@ pub(crate) struct Intake<'a> {
     /// Start and end of each value on the page, while samples have nothing else and they are wanted.
     values: Option<Vec<(usize, usize)>>,
     families: u64,
+    /// Time of the newest exemplar of a native histogram, on this page or before.
+    exemplars_until: i64,
     state: &'a RandomState,
     /// Labels to be renamed, because the target has a label of the same name.
     exposed: Vec<(String, String)>,
@@ -252,15 +261,26 @@ impl Receiver for Intake<'_> {
             timestamp,
             sample.start.filter(|start| *start < timestamp),
         );
-        for exemplar in sample.exemplars() {
-            let chars = |text: &str| text.chars().count();
-            let labels = exemplar
-                .labels()
-                .map(|(name, value)| chars(name) + chars(value));
-            if labels.sum::<usize>() <= EXEMPLAR_CHARS {
-                let at = exemplar.timestamp.unwrap_or(timestamp);
-                self.batch
-                    .push_exemplar(exemplar.labels(), exemplar.value, at);
+        match sample.point {
+            Point::Value(_) => {
+                for exemplar in sample.exemplars() {
+                    self.put_exemplar(exemplar, timestamp);
+                }
+            }
+            // It has several, in no order, and repeats them on the next pages: receivers refuse what is
+            // not newer than the last one. The clock of a target tells which are new.
+            _ => {
+                let new = |it: &Exemplar<'_>| {
+                    let at = it.timestamp.unwrap_or(timestamp);
+                    at > self.times.exemplars_until
+                };
+                let mut exemplars: Vec<Exemplar<'_>> = sample.exemplars().filter(new).collect();
+                exemplars.sort_by_key(|it| it.timestamp);
+                for exemplar in exemplars {
+                    let at = exemplar.timestamp.unwrap_or(timestamp);
+                    self.exemplars_until = self.exemplars_until.max(at);
+                    self.put_exemplar(exemplar, timestamp);
+                }
             }
         }
         self.batch.finish_series().map_err(|error| match error {
@@ -301,6 +321,7 @@ impl<'a> Intake<'a> {
             natures: Vec::new(),
             values: None,
             families: 0,
+            exemplars_until: times.exemplars_until,
             state,
             exposed: Vec::new(),
             message: Vec::new(),
@@ -309,6 +330,18 @@ impl<'a> Intake<'a> {
 }
 
 impl Intake<'_> {
+    /// Adds an exemplar, unless its labels are too long.
+    fn put_exemplar(&mut self, exemplar: Exemplar<'_>, timestamp: i64) {
+        let chars = |text: &str| text.chars().count();
+        let labels = exemplar.labels();
+        let length = labels.map(|(name, value)| chars(name) + chars(value));
+        if length.sum::<usize>() <= EXEMPLAR_CHARS {
+            let at = exemplar.timestamp.unwrap_or(timestamp);
+            self.batch
+                .push_exemplar(exemplar.labels(), exemplar.value, at);
+        }
+    }
+
     /// Adds a measured value, and what is configured for a start timestamp.
     fn put(&mut self, point: &Point<'_>, timestamp: i64, start: Option<i64>) {
         let (zero, sent) = match self.settings.keys.start_timestamps {

@@ -211,7 +211,10 @@ impl Scraper {
             (Sent::Partly, Then::Ended) => {}
         }
         match sent {
-            Sent::Whole => state.reports = made.reports,
+            Sent::Whole => {
+                state.reports = made.reports;
+                state.exemplars_until = made.exemplars_until.or(state.exemplars_until);
+            }
             _ => {
                 let more = made.reports.iter();
                 let more = more.filter(|name| !state.reports.contains(name));
@@ -242,6 +245,7 @@ impl Scraper {
         let times = Times {
             timestamp,
             sampled_until: sampled_until.unwrap_or(workshop.pools.since),
+            exemplars_until: self.state.exemplars_until.unwrap_or(i64::MIN),
         };
         let hasher = &workshop.pools.hasher;
         let taken = page.and_then(|page| {
@@ -296,6 +300,7 @@ impl Scraper {
                     families,
                     reports,
                     until: Some(arrived.max(timestamp)),
+                    exemplars_until: Some(taken.exemplars_until),
                 }
             }
             Err(error) => {
@@ -318,6 +323,7 @@ impl Scraper {
                     reports,
                     // A failure ends only series that have not ended yet.
                     until: self.state.known.is_live().then_some(timestamp),
+                    exemplars_until: None,
                 }
             }
         }
@@ -430,6 +436,8 @@ struct Made {
     reports: Vec<&'static str>,
     /// Time until which the target's series may have samples, if the batch changes it.
     until: Option<i64>,
+    /// Time of the newest exemplar of a native histogram that was sent, if the batch changes it.
+    exemplars_until: Option<i64>,
 }
 
 enum Then {

@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) reports: Vec<&'static str>,
     /// Time until which its series may have samples, in milliseconds. `None` if nothing was sent.
     pub(crate) sampled_until: Option<i64>,
+    /// Time of the newest exemplar of a native histogram that all sinks have, in milliseconds.
+    pub(crate) exemplars_until: Option<i64>,
     /// Time at which a scrape was due that was cancelled, to be repeated at once.
     pub(crate) unfinished: Option<i64>,
     /// Time for the staleness markers of a target that has gone, the next at which it would have

@@ -466,9 +466,12 @@ impl<'a> Writer<'a> {
         }
         let mut scopes = Vec::new();
         for text in table.texts(&format!("{group}.scopes")) {
-            let text = self.resolve(&at("scopes"), &text).unwrap_or_default();
             let parts = text.split([',', ' ', '\t', '\n', '\r']);
-            scopes.extend(parts.filter(|it| !it.is_empty()).map(str::to_owned));
+            for part in parts.filter(|it| !it.is_empty()) {
+                let part = self.resolve(&at("scopes"), part).unwrap_or_default();
+                let parts = part.split([',', ' ']).filter(|it| !it.is_empty());
+                scopes.extend(parts.map(str::to_owned));
+            }
         }
         if !scopes.is_empty() {
             self.put("scopes", scopes);

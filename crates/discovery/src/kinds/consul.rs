@@ -35,7 +35,7 @@ const CATALOG: &str = "/v1/catalog/services";
 const WAIT_MAX: Period = Period::secs(600);
 /// Pauses between attempts after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Capacity of the channel of answers.
 const WAITING: usize = 256;
 /// The most answers that are handled together.

@@ -224,11 +224,12 @@ pub(super) fn parse<'i>(
 }
 
 /// A table at the top of a file that may have errors elsewhere. Values with unset variables are
-/// left out.
+/// left out; the names of those variables are added to `unset`.
 pub(crate) fn table_of<'i>(
     text: &'i Text,
     name: &str,
     environment: &dyn Environment,
+    unset: &mut Vec<String>,
 ) -> Option<DeTable<'i>> {
     let (mut root, _) = DeTable::parse_recoverable(&text.text);
     let value = root.get_mut().remove(name)?;
@@ -247,6 +248,7 @@ pub(crate) fn table_of<'i>(
         .into_iter()
         .find(|info| info.name == name)?;
     files::resolve(&mut table, info.keys, &text.name);
+    unset.extend(expansion.unset.into_iter().map(|(name, _)| name));
     Some(table)
 }
 

@@ -89,18 +89,21 @@ pub fn read_beside(
 ///
 /// # Errors
 ///
-/// Fails if no file has a usable one; the errors are those of files that could not be read.
+/// Fails if no file has a usable one; the errors are those of files that could not be read, and of
+/// variables that it needs.
 pub fn api_of(
     patterns: &[String],
     environment: &dyn Environment,
 ) -> Result<ApiConfig, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let texts = source::read(patterns, &mut found);
+    let mut unset = Vec::new();
     let api = texts.iter().find_map(|text| {
-        let mut table = document::table_of(text, ApiConfig::NAME, environment)?;
+        let mut table = document::table_of(text, ApiConfig::NAME, environment, &mut unset)?;
         listeners::resolve_silently(&mut table, |name| {
             texts.iter().find_map(|text| {
-                let mut all = document::table_of(text, ListenerKeys::NAME, environment)?;
+                let mut all =
+                    document::table_of(text, ListenerKeys::NAME, environment, &mut unset)?;
                 let DeValue::Table(mut one) = all.remove(name)?.into_inner() else {
                     return None;
                 };
@@ -115,7 +118,13 @@ pub fn api_of(
             decode::plain(least).ok()
         })
     });
-    api.ok_or(found)
+    api.ok_or_else(|| {
+        found.extend(unset.into_iter().map(|name| {
+            let message = format!("[api]: environment variable {name} is not set");
+            Diagnostic::error(message).with_help("set it for this command as well")
+        }));
+        found
+    })
 }
 
 /// Loads the configuration from one text; `name` is shown as the file's name.

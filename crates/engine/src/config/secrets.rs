@@ -150,6 +150,12 @@ fn any(value: &Spanned<DeValue<'_>>, shape: Option<Shape>, visit: &mut Visit<'_>
         DeValue::Boolean(_) => {}
         DeValue::String(_) => visit(value, shape.map_or(Shown::No, shown_text)),
         DeValue::Integer(_) if shape.is_some_and(holds_number) => visit(value, Shown::Yes),
+        DeValue::Integer(number) if shape.is_some_and(|it| is_word(it, number.as_str())) => {
+            visit(value, Shown::Yes);
+        }
+        DeValue::Float(number) if shape.is_some_and(|it| is_word(it, number.as_str())) => {
+            visit(value, Shown::Yes);
+        }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => visit(value, Shown::No),
     }
 }
@@ -209,6 +215,16 @@ fn holds_number(shape: Shape) -> bool {
         Shape::Integer { .. } | Shape::Number | Shape::Pattern(_) => true,
         Shape::OneOrMany(inner) => holds_number(*inner),
         Shape::Either(one, other) => holds_number(*one) || holds_number(*other),
+        _ => false,
+    }
+}
+
+/// Whether a number is one of the words of a key, without its quotes.
+fn is_word(shape: Shape, number: &str) -> bool {
+    match shape {
+        Shape::Word(words) => words.contains(&number),
+        Shape::OneOrMany(inner) => is_word(*inner, number),
+        Shape::Either(one, other) => is_word(*one, number) || is_word(*other, number),
         _ => false,
     }
 }

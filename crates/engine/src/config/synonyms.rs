@@ -52,7 +52,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("max_samples_per_send", &["merge_bytes"]),
     ("max_shards", &["connections"]),
     ("max_size", &["max_bytes"]),
-    ("metric_relabel_configs", &["relabel", "rules"]),
+    ("metric_relabel_configs", &["metric_relabel", "relabel", "rules"]),
     ("min_shards", &["min_connections"]),
     ("null", &["blackhole"]),
     ("output", &["inputs"]),
@@ -66,6 +66,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("prometheus_remotewrite", &["remote_write"]),
     ("prometheus_scrape", &["scrape"]),
     ("prometheusremotewrite", &["remote_write"]),
+    ("protobuf_message", &["protocol"]),
     ("proxy", &["proxy_url"]),
     ("queue_config", &["queue"]),
     ("receive", &["remote_write"]),
@@ -99,7 +100,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("verify_certificate", &["insecure_skip_verify"]),
     ("verify_hostname", &["insecure_skip_verify"]),
     ("web", &["api"]),
-    ("write_relabel_configs", &["relabel"]),
+    ("write_relabel_configs", &["metric_relabel", "relabel"]),
     ("x_scope_orgid", &["tenant_header"]),
 ];
 

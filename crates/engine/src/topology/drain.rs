@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use metrifold_base::{Shutdown, Size};
-use metrifold_model::ledger::Reason;
+use metrifold_model::ledger::{Reason, Tally};
 
 use crate::planes::{Drain, Ending};
 
@@ -82,16 +82,18 @@ impl Retired {
             edge.abandon();
             edge.shut().await;
             for died in dropped.values() {
-                let (batches, samples) = (died.batches, died.samples);
-                warn!(%sink, batches, samples, "sink was removed and died with batches");
+                tell(&sink, *died, "see the errors of the sink before");
             }
             if queued.batches == 0 && dropped.is_empty() {
                 info!(%sink, "sink was removed and has ended: nothing is left in memory");
                 continue;
             }
             if queued.batches > 0 {
-                let (batches, samples, size) = (queued.batches, queued.samples, Size(queued.bytes));
-                warn!(%sink, batches, samples, %size, "sink was removed and dropped the batches that it had not delivered in time");
+                tell(
+                    &sink,
+                    queued,
+                    "give the sink a queue on disk, keep its name, or raise --drain-limit",
+                );
             }
             left.push(Leftover {
                 sink,
@@ -101,6 +103,18 @@ impl Retired {
         }
         left
     }
+}
+
+/// Logs what a removed sink had, in the words of the process' end.
+fn tell(sink: &str, lost: Tally, advice: &str) {
+    let Tally {
+        batches,
+        samples,
+        uncounted,
+        bytes,
+    } = lost;
+    let (reason, size) = (Reason::Removed.as_str(), Size(bytes));
+    error!(%sink, reason, batches, samples, uncounted_batches = uncounted, %size, advice, "left undelivered");
 }
 
 /// Waits until a component has ended; returns at once if it has.

@@ -55,6 +55,7 @@ impl Memory {
         let times = Times {
             timestamp: self.at,
             sampled_until: self.at - 1,
+            exemplars_until: i64::MIN,
         };
         let taken = take(
             &self.settings,

@@ -16,10 +16,21 @@ use super::*;
 const AT: Times = Times {
     timestamp: 100_000,
     sampled_until: 50_000,
+    exemplars_until: i64::MIN,
 };
 
 /// What becomes of a page: its series, or the failure, with the counts.
 fn taken(keys: &str, format: Format, text: &str, known: &mut Known) -> Result<Taken, Failed> {
+    taken_at(AT, keys, format, text, known)
+}
+
+fn taken_at(
+    times: Times,
+    keys: &str,
+    format: Format,
+    text: &str,
+    known: &mut Known,
+) -> Result<Taken, Failed> {
     let keys: ScrapeKeys = toml::from_str(keys).unwrap();
     let settings = Arc::new(Settings::new(&keys, "source").unwrap());
     let found: Target = Arc::new([("__address__", "a:1")].into_iter().collect::<Labels>());
@@ -35,7 +46,7 @@ fn taken(keys: &str, format: Format, text: &str, known: &mut Known) -> Result<Ta
         share: None,
     };
     let state = RandomState::default();
-    take(&settings, &target.unwrap(), &page, AT, known, &state)
+    take(&settings, &target.unwrap(), &page, times, known, &state)
         .map_err(|(error, counts)| (error.cause, counts.scraped, counts.kept))
 }
 
@@ -165,17 +176,55 @@ fn start_timestamps_are_ignored_made_zeros_or_sent() {
 
     let sent = counter("start_timestamps = 'send'");
     assert_eq!(samples_of(&sent), [[(5.0, 100_000)], [(6.0, 100_000)]]);
-    let Content::Read(arena, _) = &sent.content else {
-        panic!("the first page of a target cannot repeat another one");
-    };
-    let batch = metrifold_codec::remote_write::encode_v2(arena);
-    let request = snap::raw::Decoder::new().decompress_vec(&batch).unwrap();
-    let request = <v2::Request as prost::Message>::decode(&*request).unwrap();
-    let starts = request
+    let starts = request(&sent)
         .timeseries
         .iter()
         .map(|it| it.samples[0].start_timestamp);
     assert_eq!(starts.collect::<Vec<_>>(), [60_000, 40_000]);
+}
+
+/// The request of 2.0 with a page's series.
+fn request(taken: &Taken) -> v2::Request {
+    let Content::Read(arena, _) = &taken.content else {
+        panic!("the first page of a target cannot repeat another one");
+    };
+    let batch = metrifold_codec::remote_write::encode_v2(arena);
+    let request = snap::raw::Decoder::new().decompress_vec(&batch).unwrap();
+    prost::Message::decode(&*request).unwrap()
+}
+
+#[test]
+fn exemplars_of_a_native_histogram_are_sent_once_and_in_the_order_of_their_times() {
+    let page = "# TYPE h histogram\n\
+                h_bucket{le=\"1.0\"} 1 # {id=\"b\"} 0.5 5\n\
+                h_bucket{le=\"2.0\"} 2 # {id=\"a\"} 1.5 3\n\
+                h_bucket{le=\"+Inf\"} 3 # {id=\"c\"} 7.5 7\n\
+                h_count 3\nh_sum 9.5\n\
+                # TYPE c counter\nc_total 1 # {id=\"d\"} 1 2\n# EOF\n";
+    for (until, expected) in [
+        (i64::MIN, &[3000, 5000, 7000][..]),
+        (5000, &[7000]),
+        (7000, &[]),
+    ] {
+        let times = Times {
+            exemplars_until: until,
+            ..AT
+        };
+        let keys = "convert_classic_histograms_to_nhcb = true";
+        let mut known = Known::default();
+        let taken = taken_at(times, keys, Format::OpenMetrics, page, &mut known).unwrap();
+        assert_eq!(taken.exemplars_until, 7000);
+        let request = request(&taken);
+        let times = |histograms: bool| -> Vec<i64> {
+            let series = request.timeseries.iter();
+            let series = series.filter(|it| it.histograms.is_empty() != histograms);
+            let exemplars = series.flat_map(|it| &it.exemplars);
+            exemplars.map(|it| it.timestamp).collect()
+        };
+        assert_eq!(times(true), expected);
+        // The one of a counter is sent with each page: receivers know it by its time.
+        assert_eq!(times(false), [2000]);
+    }
 }
 
 #[test]

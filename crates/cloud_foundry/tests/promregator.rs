@@ -32,7 +32,7 @@ promregator:
         tokenServiceURL: https://uaa.example.org/oauth/token
         client_id: scraper
         client_secret: ${XSUAA_SECRET:none}
-        scopes: "a, b c"
+        scopes: "a, b\tc\n"
   targets:
     - orgName: Prod
       spaceRegex: li.e

@@ -176,7 +176,8 @@ fn start_timestamps_are_ignored_made_zeros_or_sent() {
 
     let sent = counter("start_timestamps = 'send'");
     assert_eq!(samples_of(&sent), [[(5.0, 100_000)], [(6.0, 100_000)]]);
-    let starts = request(&sent)
+    let request = request(&sent);
+    let starts = request
         .timeseries
         .iter()
         .map(|it| it.samples[0].start_timestamp);

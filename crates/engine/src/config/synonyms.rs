@@ -52,7 +52,10 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("max_samples_per_send", &["merge_bytes"]),
     ("max_shards", &["connections"]),
     ("max_size", &["max_bytes"]),
-    ("metric_relabel_configs", &["metric_relabel", "relabel", "rules"]),
+    (
+        "metric_relabel_configs",
+        &["metric_relabel", "relabel", "rules"],
+    ),
     ("min_shards", &["min_connections"]),
     ("null", &["blackhole"]),
     ("output", &["inputs"]),
